@@ -1,0 +1,1 @@
+//! Verbs, progress and tables.

@@ -1,0 +1,1 @@
+//! Limits and accounting: cgroup v1, hybrid and v2.

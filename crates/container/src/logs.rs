@@ -1,0 +1,1 @@
+//! Log files of a container: format, reading, following.

@@ -1,0 +1,1 @@
+//! The monitor: the tiny process that outlives the manager.

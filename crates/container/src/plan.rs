@@ -1,0 +1,1 @@
+//! What the shim needs to start a container.

@@ -1,0 +1,1 @@
+//! The stored intent of a container.

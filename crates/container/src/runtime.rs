@@ -1,0 +1,1 @@
+//! Shim and container init.

@@ -1,0 +1,2 @@
+//! `jdos`: arguments to roles to wiring, nothing else.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Fates of tasks, shutdown, logging, metrics.

@@ -1,0 +1,2 @@
+//! A small web server.
+fn main() {}
