@@ -1,0 +1,3 @@
+//! Build step: monitor.
+
+pub fn build() {}
