@@ -1,1 +1,1 @@
-//! The set of containers of this machine.
+//! The folder-backed set of containers of this machine.

@@ -8,8 +8,11 @@
 //! It starts by opening a data folder, has nothing to stop, and fails by leaving what a later
 //! [`engine::Engine::reconcile`] sweeps: what has no record is removed, what has one is adopted.
 
+pub mod attach;
+pub mod capability;
 pub mod cgroup;
 pub mod engine;
+pub mod layout;
 pub mod logs;
 pub mod monitor;
 pub mod network;
@@ -19,4 +22,5 @@ pub mod record;
 pub mod runtime;
 pub mod seccomp;
 pub mod spec;
+pub mod state;
 mod sys;
