@@ -127,24 +127,19 @@ impl Lab {
     /// limits than a host without `CAP_SYS_RESOURCE` can give.
     pub fn podman(&self) -> Result<Subject> {
         let words: Vec<String> = self.podman_words(&["run", "--rm"], &["echo", "ready"]);
-        Subject::start(
-            "podman",
-            &[],
-            &self.subgroup("podman"),
-            &["libpod_parent"],
-            Box::new(move |_| vec![words.clone()]),
-        )
+        Subject::start("podman", &[], &self.subgroup("podman"), &[], Box::new(move |_| vec![words.clone()]))
     }
 
     /// A command of podman's with our root file system.
     pub fn podman_words(&self, verb: &[&str], program: &[&str]) -> Vec<String> {
         let store = self.bundle("podman");
         let root = self.root.to_string_lossy();
+        let parent = format!("/{}", self.subgroup("podman"));
         let words = [
             &["podman", "--root", &store, "--runroot", "/run/jdos-bench/podman"][..],
             &["--cgroup-manager", "cgroupfs", "--runtime", "runc", "--events-backend", "file"],
             verb,
-            &["--network", "none", "--cgroup-parent", "/libpod_parent", "--security-opt", "no-new-privileges"],
+            &["--network", "none", "--cgroup-parent", &parent, "--security-opt", "no-new-privileges"],
             &[
                 "--ulimit",
                 "nofile=1024:1024",
