@@ -88,11 +88,8 @@ fn complete(spec: &mut Spec, folder: &Path) {
         root.set_path(path);
     }
     for mount in spec.mounts_mut().iter_mut().flatten() {
-        let options = MountOptions::parse(mount.options().as_deref().unwrap_or_default());
-        if options.bind.is_none() && mount.typ().as_deref() != Some("bind") {
-            continue;
-        }
-        if let Some(source) = mount.source().as_ref().filter(|source| source.is_relative()) {
+        let bind = MountOptions::of(mount).bind.is_some();
+        if let Some(source) = mount.source().as_ref().filter(|source| bind && source.is_relative()) {
             let source = folder.join(source);
             mount.set_source(Some(source));
         }

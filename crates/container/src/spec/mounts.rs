@@ -1,5 +1,6 @@
 //! Mount options as mount(8) and the OCI runtime specification write them, sorted by the system call that takes them.
 
+use oci_spec::runtime::Mount;
 use rustix::mount::{MountAttrFlags, MountFlags, MountPropagationFlags};
 use std::path::{Component, Path, PathBuf};
 
@@ -104,6 +105,15 @@ impl MountOptions {
         all
     }
 
+    /// The options of a mount; one of type `bind` is a bind mount whether its options say so or not.
+    pub fn of(mount: &Mount) -> Self {
+        let mut all = Self::parse(mount.options().as_deref().unwrap_or_default());
+        if mount.typ().as_deref() == Some("bind") {
+            all.bind.get_or_insert(false);
+        }
+        all
+    }
+
     /// Whether the mount is to be read-only, below it or not.
     pub fn read_only(&self) -> bool {
         (self.attributes.set | self.recursive.set).contains(MountAttrFlags::MOUNT_ATTR_RDONLY)
@@ -139,6 +149,8 @@ impl MountOptions {
                 "inode32",
                 "inode64",
                 "noswap",
+                "usrquota",
+                "grpquota",
             ],
             (None, "ramfs") => &["mode"],
             (None, "proc") => &["hidepid", "gid", "subset", "pidns"],

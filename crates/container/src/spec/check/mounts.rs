@@ -13,8 +13,8 @@ impl Check<'_> {
 
     fn mount(&mut self, field: &str, mount: &Mount) {
         let fstype = mount.typ().as_deref();
-        let options = MountOptions::parse(mount.options().as_deref().unwrap_or_default());
-        let bind = options.bind.is_some() || fstype == Some("bind");
+        let options = MountOptions::of(mount);
+        let bind = options.bind.is_some();
         if let Some(destination) = mounts::clean(mount.destination()) {
             let source = mount.source().as_deref();
             let is_proc = if bind { source == Some("/proc".as_ref()) } else { fstype == Some("proc") };
@@ -31,8 +31,7 @@ impl Check<'_> {
         if fstype.is_some_and(|fstype| fstype.contains(['\0', '/'])) {
             self.fault_of(&format!("{field}.type"), fstype.unwrap_or_default(), "it is not the name of a file system");
         }
-        let judged = MountOptions { bind: options.bind.or(bind.then_some(false)), ..options.clone() };
-        for option in judged.unknown(fstype) {
+        for option in options.unknown(fstype) {
             self.fault_of(&format!("{field}.options"), option, "this kind of mount does not have this option");
         }
         for option in mount.options().iter().flatten().filter(|option| option.is_empty() || option.contains('\0')) {

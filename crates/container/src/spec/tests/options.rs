@@ -412,6 +412,27 @@ fn names() {
     assert!(named.record.named && named.record.identity() == "web");
 }
 
+#[test]
+fn this_machine_can_have_the_default() {
+    let facts = Facts::read().unwrap();
+    let root = tempfile::tempdir().unwrap();
+    let mut options = CreateOptions::new(RootSource::Directory(root.path().into()), vec!["/bin/true".into()]);
+    let full = facts.cpus().unwrap().count();
+    options.resources = ResourceOptions {
+        memory: Some(ByteSize(64 << 20)),
+        cpus: Some(f64::from(full)),
+        cpuset_cpus: Some(facts.cpus().unwrap().to_string()),
+        cpuset_mems: Some(facts.memory_nodes().unwrap().to_string()),
+        ..Default::default()
+    };
+    options.volumes = vec![format!("{}:/data", root.path().display())];
+    options.devices = vec!["/dev/null:/dev/nothing:r".into()];
+    let built = build(&options, &facts, &context()).unwrap();
+    assert_eq!(check(&built.record.spec, &facts), Ok(Vec::new()));
+    let device = built.record.spec.linux().clone().unwrap().devices().clone().unwrap().remove(0);
+    assert_eq!((device.major(), device.minor()), (1, 3));
+}
+
 proptest! {
     #[test]
     fn never_panics(texts in proptest::collection::vec(".{0,12}|/[a-z:,/.]{0,12}", 12), number: i64, cpus: f64) {
