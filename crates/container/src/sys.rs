@@ -3,5 +3,6 @@
 
 pub mod bpf;
 pub mod mount;
+pub mod network;
 pub mod process;
 pub mod seccomp;
