@@ -4,5 +4,6 @@
 pub mod bpf;
 pub mod loopback;
 pub mod mount;
+pub mod network;
 pub mod process;
 pub mod seccomp;
