@@ -6,36 +6,53 @@ use oci_spec::runtime::{
     Arch, LinuxSeccomp, LinuxSeccompAction as Action, LinuxSeccompArg, LinuxSeccompOperator as Op, LinuxSyscall,
 };
 
-pub fn judge(profile: &LinuxSeccomp, call: &Call) -> u32 {
-    let lists_i386 = profile.architectures().iter().flatten().any(|arch| *arch == Arch::ScmpArchX86);
-    let machine = match call.machine {
-        0xc000_003e if cfg!(target_arch = "x86_64") => Machine::Native,
-        0xc000_00b7 if cfg!(target_arch = "aarch64") => Machine::Native,
-        0x4000_0003 if cfg!(target_arch = "x86_64") && lists_i386 => Machine::I386,
-        _ => return libc::SECCOMP_RET_KILL_PROCESS,
-    };
-    let no_such_call = libc::SECCOMP_RET_ERRNO | 38;
-    if call.number >= 1 << 30 {
-        return no_such_call;
-    }
-    let rules = profile.syscalls().as_deref().unwrap_or_default();
-    let numbers = |rule: &LinuxSyscall| -> Vec<u32> {
-        rule.names().iter().filter_map(|name| machine.calls().get(name.as_str()).copied()).collect()
-    };
-    let newest = rules.iter().flat_map(numbers).max();
-    let strict = !matches!(profile.default_action(), Action::ScmpActAllow | Action::ScmpActLog | Action::ScmpActTrace);
-    if strict && newest.is_some_and(|newest| call.number > newest) {
-        return no_such_call;
+/// A profile, with the numbers of each rule's names on both machines.
+pub struct Judge<'a> {
+    profile: &'a LinuxSeccomp,
+    rules: Vec<(&'a LinuxSyscall, [Vec<u32>; 2])>,
+}
+
+impl<'a> Judge<'a> {
+    pub fn new(profile: &'a LinuxSeccomp) -> Self {
+        let numbers = |rule: &LinuxSyscall| {
+            let number = |machine: Machine| {
+                rule.names().iter().filter_map(|name| machine.calls().get(&**name).copied()).collect()
+            };
+            [number(Machine::Native), number(Machine::I386)]
+        };
+        let rules = profile.syscalls().iter().flatten().map(|rule| (rule, numbers(rule))).collect();
+        Self { profile, rules }
     }
 
-    let default = answer(profile.default_action(), profile.default_errno_ret());
-    let about = |rule: &&LinuxSyscall| {
-        answer(rule.action(), rule.errno_ret()) != default && numbers(rule).contains(&call.number)
-    };
-    let about: Vec<_> = rules.iter().filter(about).collect();
-    let unconditional = |rule: &&&LinuxSyscall| rule.args().as_ref().is_none_or(Vec::is_empty);
-    let deciding = about.iter().find(unconditional).or_else(|| about.iter().find(|rule| holds(rule, machine, call)));
-    deciding.map_or(default, |rule| answer(rule.action(), rule.errno_ret()))
+    pub fn answer(&self, call: &Call) -> u32 {
+        let profile = self.profile;
+        let lists_i386 = profile.architectures().iter().flatten().any(|arch| *arch == Arch::ScmpArchX86);
+        let (machine, column) = match call.machine {
+            0xc000_003e if cfg!(target_arch = "x86_64") => (Machine::Native, 0),
+            0xc000_00b7 if cfg!(target_arch = "aarch64") => (Machine::Native, 0),
+            0x4000_0003 if cfg!(target_arch = "x86_64") && lists_i386 => (Machine::I386, 1),
+            _ => return libc::SECCOMP_RET_KILL_PROCESS,
+        };
+        let no_such_call = libc::SECCOMP_RET_ERRNO | 38;
+        if call.number >= 1 << 30 {
+            return no_such_call;
+        }
+        let newest = self.rules.iter().flat_map(|(_, numbers)| &numbers[column]).max();
+        let strict =
+            !matches!(profile.default_action(), Action::ScmpActAllow | Action::ScmpActLog | Action::ScmpActTrace);
+        if strict && newest.is_some_and(|newest| call.number > *newest) {
+            return no_such_call;
+        }
+
+        let default = answer(profile.default_action(), profile.default_errno_ret());
+        let about = self.rules.iter().filter(|(_, numbers)| numbers[column].contains(&call.number));
+        let about = about.map(|(rule, _)| *rule).filter(|rule| answer(rule.action(), rule.errno_ret()) != default);
+        let about: Vec<&LinuxSyscall> = about.collect();
+        let unconditional = |rule: &&&LinuxSyscall| rule.args().as_ref().is_none_or(Vec::is_empty);
+        let deciding =
+            about.iter().find(unconditional).or_else(|| about.iter().find(|rule| holds(rule, machine, call)));
+        deciding.map_or(default, |rule| answer(rule.action(), rule.errno_ret()))
+    }
 }
 
 fn answer(action: Action, number: Option<u32>) -> u32 {
