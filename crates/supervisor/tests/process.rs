@@ -22,33 +22,52 @@ const ROLE: &str = "SUPERVISOR_TEST_ROLE";
 /// A test that takes longer has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The harness: all tests, or those whose name contains an argument; each says what became of it.
+const TESTS: [(&str, fn()); 9] = [
+    ("a_signal_drains", a_signal_drains),
+    ("a_second_signal_ends_at_once", a_second_signal_ends_at_once),
+    ("a_deaf_task_is_named", a_deaf_task_is_named),
+    ("hang_up_reloads", hang_up_reloads),
+    ("hang_up_without_reload_drains", hang_up_without_reload_drains),
+    ("nohup_is_respected", nohup_is_respected),
+    ("a_panic_is_logged_wherever_it_is", a_panic_is_logged_wherever_it_is),
+    ("a_terminal_gets_text", a_terminal_gets_text),
+    ("a_stuck_reader_stops_nothing", a_stuck_reader_stops_nothing),
+];
+
+/// A role, or the part of the standard harness's arguments and output that cargo and nextest use. The standard harness
+/// itself would start threads and write to standard output in the processes under test.
 fn main() -> ExitCode {
     if let Ok(role) = env::var(ROLE) {
         return play(&role);
     }
-    let wanted: Vec<_> = env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let tests: [(&str, fn()); 9] = [
-        ("a_signal_drains", a_signal_drains),
-        ("a_second_signal_ends_at_once", a_second_signal_ends_at_once),
-        ("a_deaf_task_is_named", a_deaf_task_is_named),
-        ("hang_up_reloads", hang_up_reloads),
-        ("hang_up_without_reload_drains", hang_up_without_reload_drains),
-        ("nohup_is_respected", nohup_is_respected),
-        ("a_panic_is_logged_wherever_it_is", a_panic_is_logged_wherever_it_is),
-        ("a_terminal_gets_text", a_terminal_gets_text),
-        ("a_stuck_reader_stops_nothing", a_stuck_reader_stops_nothing),
-    ];
-    let mut failed = 0;
-    for (name, test) in tests {
-        if !wanted.is_empty() && !wanted.iter().any(|part| name.contains(part.as_str())) {
-            continue;
-        }
-        let passed = std::panic::catch_unwind(test).is_ok();
-        println!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
-        failed += u8::from(!passed);
+    let arguments: Vec<_> = env::args().skip(1).collect();
+    let given = |flag: &str| arguments.iter().any(|argument| argument == flag);
+    let mut filters: Vec<_> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
+    if let Some(position) = arguments.iter().position(|argument| argument == "--format") {
+        let value = arguments.get(position + 1);
+        filters.retain(|filter| Some(*filter) != value);
     }
-    failed.into()
+    let wanted = |name: &str| match filters.as_slice() {
+        [] => true,
+        filters if given("--exact") => filters.iter().any(|filter| *filter == name),
+        filters => filters.iter().any(|filter| name.contains(filter.as_str())),
+    };
+    // None is ignored, so whoever asks for those gets none.
+    let tests = TESTS.iter().filter(|(name, _)| wanted(name) && !given("--ignored"));
+    if given("--list") {
+        tests.for_each(|(name, _)| println!("{name}: test"));
+        return ExitCode::SUCCESS;
+    }
+    let (mut passed, mut failed) = (0, 0);
+    for (name, test) in tests {
+        let ok = std::panic::catch_unwind(test).is_ok();
+        println!("test {name} ... {}", if ok { "ok" } else { "FAILED" });
+        *if ok { &mut passed } else { &mut failed } += 1;
+    }
+    let result = if failed == 0 { "ok" } else { "FAILED" };
+    println!("test result: {result}. {passed} passed; {failed} failed; 0 ignored; 0 measured; 0 filtered out");
+    // As the standard harness ends.
+    if failed == 0 { ExitCode::SUCCESS } else { 101.into() }
 }
 
 // Roles.
