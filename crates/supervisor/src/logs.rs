@@ -123,10 +123,11 @@ impl Logs {
             Some(queue) => subscriber(levels, look, queue::Writer(queue.clone())),
             None => subscriber(levels, look, io::stderr),
         };
-        tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::Installed)?;
+        // The thread first: logs that are set up without it would be written by nobody.
         if let Some(queue) = &queue {
             queue.start(io::stderr()).map_err(LogError::Thread)?;
         }
+        tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::Installed)?;
         Ok(Self(Arc::new(Inner { filter: Mutex::new(config.filter.clone()), levels, queue })))
     }
 

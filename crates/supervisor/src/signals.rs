@@ -46,7 +46,8 @@ pub(crate) struct Signals {
 impl Signals {
     /// Takes them over, for as long as the process lives.
     pub(crate) fn take() -> io::Result<Self> {
-        let ignored = ignored(&fs::read_to_string("/proc/self/status")?);
+        // Where /proc is not mounted they count as not ignored, as they nearly always are.
+        let ignored = ignored(&fs::read_to_string("/proc/self/status").unwrap_or_default());
         let take = |signal: Signal| {
             let kind = SignalKind::from_raw(i32::from(signal.number()));
             if ignored & (1 << (signal.number() - 1)) != 0 { Ok(None) } else { unix::signal(kind).map(Some) }

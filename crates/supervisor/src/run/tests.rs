@@ -202,3 +202,21 @@ fn without_a_runtime_it_says_so() {
     let error = Supervisor::builder().start().map(|_| ()).unwrap_err();
     assert!(error.to_string().contains("no reactor running") || error.to_string().contains("runtime"), "{error}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_that_panics_is_noticed_and_ends_nothing() {
+    let (log, _guard) = testing::log();
+    let metrics = Metrics::new();
+    let mut supervisor = testing::supervisor(&metrics);
+    assert!(!supervisor.reloads(Signal::HangUp), "nothing was declared for it");
+    let mut calls = 0;
+    supervisor.reload = Some(Box::new(move || {
+        calls += 1;
+        assert!(calls > 1, "no such file");
+    }));
+    assert!(!supervisor.reloads(Signal::Terminate));
+    assert!(supervisor.reloads(Signal::HangUp) && supervisor.reloads(Signal::HangUp));
+    assert_eq!(testing::value(&metrics, "task_panics_total{task=\"reload\"}"), 1);
+    assert!(log.take().lines().any(|line| line.contains("ERROR") && line.contains("no such file")));
+    assert_eq!(supervisor.run().await.cause, Cause::Finished);
+}
