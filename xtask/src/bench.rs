@@ -1,0 +1,12 @@
+pub mod runner {
+    #[derive(clap::Args)]
+    pub struct Options {}
+    pub fn run(_: &Options) -> anyhow::Result<()> {
+        Ok(())
+    }
+}
+#[derive(clap::Args)]
+pub struct Options {}
+pub fn run(_: &Options) -> anyhow::Result<()> {
+    Ok(())
+}
