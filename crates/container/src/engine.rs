@@ -28,7 +28,7 @@ use crate::{
     attach, cgroup,
     layout::Layout,
     logs,
-    network::{Networks, Summary},
+    network::{Network, Networks},
     record::Record,
 };
 use error::At;
@@ -178,7 +178,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError::Network`].
-    pub fn networks(&self) -> Result<Vec<Summary>, EngineError> {
+    pub fn networks(&self) -> Result<Vec<Network>, EngineError> {
         self.networks_of().list().map_err(|source| EngineError::Network { source })
     }
 

@@ -93,6 +93,13 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The folders again.
+    ///
+    /// # Errors
+    /// That of the file system.
+    pub fn layout(&self) -> std::io::Result<crate::layout::Layout> {
+        crate::layout::Layout::open(&self.folders.0, Some(&self.folders.1))
+    }
     /// Overlay layers, top last; empty when the root is one directory.
     pub fn layers(&self) -> &[PathBuf] {
         match &self.record.root {

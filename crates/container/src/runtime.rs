@@ -5,31 +5,31 @@
 
 mod child;
 mod enter;
-mod identity;
+pub(crate) mod identity;
 mod message;
 mod mounts;
 mod prepare;
 mod program;
-mod shim;
+pub(crate) mod shim;
 mod tree;
 
 pub use message::{Failure, FailureKind, Report};
-pub(crate) use message::{During, receive_report};
+pub(crate) use message::receive_report;
 
 use crate::sys::{mount, process};
 use rustix::{
     fs::CWD,
-    io::Result,
+    io::{Errno, Result},
     mount::{MountAttrFlags, OpenTreeFlags, open_tree},
 };
 use std::{
-    ffi::CString,
+    ffi::{CStr, CString},
     os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
     process::ExitCode,
 };
 
-const SHIM: &str = "jdos-shim";
-const ENTER: &str = "jdos-enter";
+const SHIM: &CStr = c"jdos-shim";
+const ENTER: &CStr = c"jdos-enter";
 
 /// Numbers under which a shim finds its descriptors.
 pub(crate) mod number {
@@ -48,11 +48,14 @@ pub(crate) mod number {
 
 /// Runs the role that this process was executed for, if any; to be called before any thread exists.
 pub fn dispatch() -> Option<ExitCode> {
-    let name = std::env::args_os().next()?;
-    match name.to_str()? {
-        SHIM => Some(shim::main()),
-        ENTER => Some(enter::main()),
-        _ => None,
+    let mut arguments = std::env::args_os();
+    match arguments.next()?.as_encoded_bytes() {
+        name if name == SHIM.to_bytes() => Some(shim::main()),
+        name if name == ENTER.to_bytes() => Some(enter::main()),
+        _ => match arguments.next()?.to_str()? {
+            "--jdos-finish" => Some(crate::engine::finish_role(arguments)),
+            _ => None,
+        },
     }
 }
 
@@ -75,10 +78,10 @@ pub(crate) fn spawn(role: Role, descriptors: &[(BorrowedFd<'_>, RawFd)]) -> Resu
     let program = open_tree(CWD, c"/proc/self/exe", flags)?;
     let set = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID;
     mount::set_attributes(program.as_fd(), mount::Change { set, ..mount::Change::default() })?;
-    let path = CString::new(format!("/proc/self/fd/{}", program.as_raw_fd()))?;
+    let path = CString::new(format!("/proc/self/fd/{}", program.as_raw_fd())).map_err(|_| Errno::INVAL)?;
     let name = match role {
         Role::Shim => SHIM,
         Role::Enter => ENTER,
     };
-    process::spawn(&path, &[CString::new(name)?], &[], descriptors)
+    process::spawn(&path, &[name.to_owned()], &[], descriptors)
 }

@@ -136,7 +136,7 @@ impl EngineError {
                 FailureKind::NoIdmap | FailureKind::Failed => ErrorKind::Failed,
             },
             Self::Cgroup { .. } => ErrorKind::Failed,
-            Self::Network { source } if source.is_conflict() => ErrorKind::Conflict,
+            Self::Network { source: NetworkError::InUse { .. } | NetworkError::Port { .. } } => ErrorKind::Conflict,
             Self::Network { .. } => ErrorKind::Failed,
             Self::File { source, .. } => match source.kind() {
                 io::ErrorKind::PermissionDenied => ErrorKind::Denied,

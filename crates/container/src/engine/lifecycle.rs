@@ -7,7 +7,7 @@ use super::{
     remove::ignore_missing,
 };
 use crate::{
-    cgroup::{Extras, Host},
+    cgroup::{CgroupError, Extras, Host},
     options::ResourceOptions,
     runtime::{identity, number},
     spec::{self, Facts},
@@ -62,9 +62,16 @@ impl Engine {
     pub(super) fn end_now(&self, id: &ContainerId) -> Result<(), EngineError> {
         let Some(state) = self.state(id)? else { return Ok(()) };
         let fail = |source| EngineError::cgroup("kill", id, source);
-        let group = Host::detect().and_then(|host| host.open(&state.cgroup)).map_err(fail)?;
-        let _ = group.freeze(false).inspect_err(|error| tracing::debug!(%error, "it was gone before it could thaw"));
-        group.kill().map_err(fail)?;
+        match Host::detect().and_then(|host| host.open(&state.cgroup)) {
+            Ok(group) => {
+                if let Err(error) = group.freeze(false) {
+                    tracing::debug!(%error, "it was gone before it could thaw");
+                }
+                group.kill().map_err(fail)?;
+            }
+            Err(CgroupError::NotFound { .. }) => {}
+            Err(error) => return Err(fail(error)),
+        }
         if let Some(init) = self.init(state.pid, state.start_time)? {
             process::send_signal(&init, libc::SIGKILL).at("kill", &self.layout.running(id))?;
         }
@@ -137,8 +144,11 @@ impl Engine {
         let fail = |source| EngineError::cgroup("clear away", id, source);
         let path = state.as_ref().map_or_else(|| self.layout.cgroup(id), |state| state.cgroup.clone());
         let host = Host::detect().map_err(fail)?;
-        let group = host.open(&path).map_err(fail)?;
-        group.kill().and_then(|()| group.remove()).map_err(fail)?;
+        match host.open(&path) {
+            Ok(group) => group.kill().and_then(|()| group.remove()).map_err(fail)?,
+            Err(CgroupError::NotFound { .. }) => {}
+            Err(error) => return Err(fail(error)),
+        }
         self.networks_of().unpublish(id).map_err(|source| EngineError::Network { source })?;
         if let Some(crate::state::Users::Private { base, .. }) = state.as_ref().map(|state| &state.users) {
             let lease = self.layout.users().join((base / super::users::SIZE).to_string());

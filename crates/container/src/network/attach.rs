@@ -8,13 +8,21 @@ use super::{
     link::{self, LOOPBACK, Link, Port, Routing},
     netlink::{Refusal, Request, Socket},
     store::Description,
+    subnet::{Subnet4, Subnet6},
 };
 use model::{ContainerId, NetworkName};
 use rustix::{io::Errno, thread::LinkNameSpaceType};
-use std::{net::IpAddr, os::fd::BorrowedFd};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    os::fd::BorrowedFd,
+};
 
 /// Name of a container's interface, inside.
 const INSIDE: &str = "eth0";
+
+/// A bridge asks for the hardware addresses of containers in the name of this one. The kernel's own choice would be usable
+/// only after duplicate address detection, and a network's first second would be without IPv6 from outside.
+const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
 /// Whose a veth of ours is, as the alias of its end on the host says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,19 +158,20 @@ impl Networks {
         let foreign = || NetworkError::Foreign { interface: name.clone(), wanted: "a bridge".to_owned() };
         let bridge = link::found(&answer.body).filter(Link::is_bridge).ok_or_else(foreign)?;
         let alias = format!("{} {}", self.tag(), network.name);
-        let (prefix4, broadcast) = (network.ipv4.prefix(), network.ipv4.broadcast());
+        let (prefix, broadcast, ipv6) = (network.ipv4.prefix(), network.ipv4.broadcast(), forwarding::has_ipv6());
         host.batch([
-            link::describe(bridge.index, &alias, mtu),
-            link::address(bridge.index, gateway.into(), prefix4, Some(broadcast)),
+            link::describe(bridge.index, &alias, mtu, ipv6),
+            link::address(bridge.index, gateway.into(), prefix, Some(broadcast)),
         ])
         .map_err(fail())?;
         // For ports published on the host's loopback addresses: see `guard` in the firewall for the other side of it.
         forwarding::own("ipv4", name, "route_localnet", "1")?;
-        if forwarding::has_ipv6() {
+        if ipv6 {
             // What a container says about routers is not for the host to believe.
             forwarding::own("ipv6", name, "accept_ra", "0")?;
-            let gateway = network.ipv6.gateway().into();
-            host.batch([link::address(bridge.index, gateway, super::subnet::Subnet6::PREFIX, None)]).map_err(fail())?;
+            let own: [Ipv6Addr; 2] = [network.ipv6.gateway(), LINK_LOCAL];
+            host.batch(own.map(|address| link::address(bridge.index, address.into(), Subnet6::PREFIX, None)))
+                .map_err(fail())?;
         }
         self.apply_table()?;
         host.batch([link::up(bridge.index)]).map_err(fail())?;
@@ -214,8 +223,9 @@ fn configure(socket: &mut Socket, lease: &Lease, ipv6: bool) -> Result<(), Refus
     let [_, answer] = socket.batch([link::up(LOOPBACK), link::get(INSIDE)])?;
     let gone = Refusal { what: "look up interface", errno: Errno::NODEV, text: None };
     let index = link::found(&answer.body).ok_or(gone)?.index;
-    let broadcast = super::subnet::Subnet4::around(lease.ipv4, lease.prefix4).map(|subnet| subnet.broadcast());
+    let broadcast = Subnet4::around(lease.ipv4, lease.prefix4).map(|subnet| subnet.broadcast());
     let mut requests: Vec<Request> = vec![
+        link::up(index),
         link::address(index, lease.ipv4.into(), lease.prefix4, broadcast),
         link::default_route(index, lease.gateway4.into()),
     ];
@@ -225,7 +235,7 @@ fn configure(socket: &mut Socket, lease: &Lease, ipv6: bool) -> Result<(), Refus
         requests.push(link::default_route(index, gateway).or(UNREACHABLE));
     }
     let answers = socket.batch_of(&requests)?;
-    match answers.get(2..) {
+    match answers.get(3..) {
         Some([address, route]) => match (address.refused, route.refused) {
             (None, Some(errno)) => Err(Refusal { what: "add default route", errno, text: None }),
             _ => Ok(()),

@@ -137,15 +137,15 @@ pub(super) struct Port<'a> {
 }
 
 impl Port<'_> {
-    /// Makes the pair: this end on the host as a port of the bridge, the other born inside the namespace, up.
+    /// Makes the pair: this end on the host as a port of the bridge, the other born inside the namespace. Both
+    /// are down: an end can not be set up before the other exists.
     pub fn create(&self, inside: &str, mac: [u8; 6], namespace: BorrowedFd<'_>) -> Request {
-        let mut peer = link_message(vec![
+        let peer = link_message(vec![
             LinkAttribute::IfName(inside.to_owned()),
             LinkAttribute::Mtu(self.mtu),
             LinkAttribute::Address(mac.to_vec()),
             LinkAttribute::NetNsFd(namespace.as_raw_fd()),
         ]);
-        set_up(&mut peer);
         let message = link_message(vec![
             LinkAttribute::IfName(self.name.to_owned()),
             LinkAttribute::Mtu(self.mtu),
@@ -178,11 +178,13 @@ pub(super) fn up(index: u32) -> Request {
     set_up(&mut message);
     Request::new("set interface up", &RouteNetlinkMessage::SetLink(message), 0)
 }
-/// Says whose an interface is, and how large its packets are.
-pub(super) fn describe(index: u32, alias: &str, mtu: u32) -> Request {
-    let mut message = link_message(vec![LinkAttribute::IfAlias(alias.to_owned()), LinkAttribute::Mtu(mtu)]);
+/// Says whose a bridge is, and how large its packets are; with IPv6, that it makes up no address of its own.
+pub(super) fn describe(index: u32, alias: &str, mtu: u32, ipv6: bool) -> Request {
+    let mut attributes = vec![LinkAttribute::IfAlias(alias.to_owned()), LinkAttribute::Mtu(mtu)];
+    attributes.extend(ipv6.then(no_link_local));
+    let mut message = link_message(attributes);
     message.header.index = index;
-    Request::new("describe interface", &RouteNetlinkMessage::SetLink(message), 0)
+    Request::new("describe bridge", &RouteNetlinkMessage::SetLink(message), 0)
 }
 /// Makes an interface a port of a bridge.
 pub(super) fn join(index: u32, bridge: u32) -> Request {

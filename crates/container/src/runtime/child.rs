@@ -26,8 +26,6 @@ pub struct Inputs<'a> {
     pub cgroup_namespace: bool,
     /// Mounts of `/sys/fs/cgroup`.
     pub cgroups: &'a [ContainerMount],
-    /// Where the root is attached first.
-    pub stage: BorrowedFd<'a>,
     /// Standard input, output and error without a terminal.
     pub streams: [BorrowedFd<'a>; 3],
     /// Whether ids are mapped.
@@ -57,6 +55,8 @@ fn try_run(inputs: Inputs<'_>) -> Result<std::convert::Infallible, Failure> {
     let spec = &plan.record.spec;
     die_with_the_shim()?;
     setsid().during("start", "a session")?;
+    // In this mount namespace, and while this is still the host's root: the way there may be closed to others.
+    let stage = mounts::stage(&plan.running)?;
     join(inputs.tasks)?;
     if inputs.cgroup_namespace {
         sys::process::unshare(libc::CLONE_NEWCGROUP).during("make", "a cgroup namespace")?;
@@ -77,7 +77,7 @@ fn try_run(inputs: Inputs<'_>) -> Result<std::convert::Infallible, Failure> {
     if inputs.loopback {
         sys::loopback::up().during("bring up", "loopback")?;
     }
-    let mounted = mounts::build(plan, inputs.stage, trees, inputs.cgroups)?;
+    let mounted = mounts::build(plan, stage.as_fd(), trees, inputs.cgroups)?;
     if let Some(parameters) = spec.linux().as_ref().and_then(|linux| linux.sysctl().as_ref()) {
         let missing = || Failure::new(FailureKind::Invalid, "set kernel parameters", "linux.sysctl", "nothing mounts /proc");
         let proc = mounted.proc.as_ref().map(AsFd::as_fd);

@@ -56,6 +56,16 @@ fn start(report: BorrowedFd<'_>) -> Result<i32, Failure> {
     let filter = program::read_filter(&plan.program)?;
     let (ours, theirs) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).during("open", "a socket")?;
+    for limit in plan.program.process.rlimits().iter().flatten() {
+        let value = |value: u64| (value != u64::MAX).then_some(value);
+        let new = rustix::process::Rlimit { current: value(limit.soft()), maximum: value(limit.hard()) };
+        if let Some(resource) = crate::spec::ulimit::resource(limit.typ()) {
+            rustix::process::setrlimit(resource, new).during("set limit", crate::spec::ulimit::name(limit.typ()))?;
+        }
+    }
+    if let Some(score) = plan.oom_score_adj {
+        fs::write("/proc/self/oom_score_adj", score.to_string()).during("set oom_score_adj to", score)?;
+    }
     // Set while /proc is still the host's. Nobody inside may trace this process or read what it holds (CVE-2016-9962).
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
         .during("hide from", "the container")?;

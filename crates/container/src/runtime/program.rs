@@ -7,14 +7,14 @@ use super::{
 use crate::{
     capability::{Capability, CapabilitySet},
     plan::{Filter, Program},
-    seccomp,
+    seccomp::{self, FilterFlags},
     sys::{process, seccomp as kernel},
     user::{self, Identity},
 };
 use oci_spec::runtime::Capabilities;
 use rustix::{
     fs::{Access, AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, accessat, fchown, fstat, statat},
-    process::{chdir, getcwd, set_parent_process_death_signal, umask},
+    process::{getcwd, set_parent_process_death_signal, umask},
     thread::{
         CapabilitySet as Bits, CapabilitySets, clear_ambient_capability_set, configure_capability_in_ambient_set,
         remove_capability_from_bounding_set, set_capabilities, set_keep_capabilities, set_no_new_privs, set_thread_gid,
@@ -22,7 +22,7 @@ use rustix::{
     },
 };
 use std::{
-    ffi::{CString, OsStr},
+    ffi::CString,
     io::Read,
     os::fd::{AsFd, BorrowedFd},
     os::unix::ffi::OsStrExt,
@@ -56,7 +56,7 @@ pub fn resolve(program: &Program, filter: Option<Vec<u8>>) -> Result<Resolved, F
     };
     let filter = match &program.filter {
         Filter::None => Vec::new(),
-        Filter::Default(capabilities) => seccomp::default_program(*capabilities).into_owned(),
+        Filter::Default(capabilities) => seccomp::default_program(capabilities).into_owned(),
         Filter::File(path) => {
             filter.ok_or_else(|| Failure::new(FailureKind::Failed, "read filter", path.display(), "it was not read"))?
         }
@@ -178,7 +178,7 @@ fn load(filter: &[u8]) -> Result<(), Failure> {
     if filter.is_empty() {
         return Ok(());
     }
-    kernel::install(filter, 0).during("load", "the system call filter")
+    kernel::install(filter, FilterFlags::default()).during("load", "the system call filter")
 }
 
 struct Sets {
@@ -272,9 +272,4 @@ fn check_program(path: &Path) -> Result<(), Failure> {
     }
     accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS)
         .map_err(|_| fail(FailureKind::NotExecutable, "the user has no permission to execute it"))
-}
-
-/// Leaves the directory that this process was started in, so that nothing of the host is held.
-pub fn leave_directory() -> Result<(), Failure> {
-    chdir(OsStr::new("/")).during("enter", "/")
 }

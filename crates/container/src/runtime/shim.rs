@@ -211,7 +211,6 @@ fn attempt(
 ) -> Result<Started, Failure> {
     let (ours, theirs) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).during("open", "a socket")?;
-    let stage = mounts::stage(&plan.running)?;
     let tasks = cgroup.task_files().map_err(failed("open", "the container's control groups"))?;
     let unified = cgroup.unified_fd().map_err(failed("open", "the container's control groups"))?;
     let cgroups = host.mounts_for_container();
@@ -222,12 +221,10 @@ fn attempt(
         namespaces.new |= libc::CLONE_NEWUSER;
     }
     // Layers are attached, and the overlay is mounted, where only this process sees them.
-    let outside = mounts::stage(Path::new("/proc/self/ns")).ok().and(open(
-        "/proc/self/ns/mnt",
-        OFlags::RDONLY | OFlags::CLOEXEC,
-        Mode::empty(),
-    ).ok());
+    let mut outside = None;
     if !plan.layers().is_empty() {
+        let path = "/proc/self/ns/mnt";
+        outside = Some(open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).during("open", path)?);
         process::unshare(libc::CLONE_NEWNS).during("make", "a mount namespace")?;
         let root = super::tree::open_host(Path::new("/")).during("open", "/")?;
         let change = crate::sys::mount::Change {
@@ -249,7 +246,6 @@ fn attempt(
                 tasks: &tasks,
                 cgroup_namespace: namespaces.cgroup,
                 cgroups: &cgroups,
-                stage: stage.as_fd(),
                 streams: [input.as_fd(), output.as_fd(), error.as_fd()],
                 mapped,
                 loopback: new(libc::CLONE_NEWNET) && plan.lease.is_none(),
@@ -261,9 +257,7 @@ fn attempt(
     };
     drop((theirs, tasks, unified));
     let result = guide(plan, users, ours.as_fd(), pid, warnings);
-    if !plan.layers().is_empty()
-        && let Some(outside) = outside
-    {
+    if let Some(outside) = outside {
         let kind = Some(rustix::thread::LinkNameSpaceType::Mount);
         rustix::thread::move_into_link_name_space(outside.as_fd(), kind).during("return to", "the host's mounts")?;
     }
@@ -333,7 +327,7 @@ fn guide(
     message::send(control, &Word::AllTrees, &[]).during("tell", "the child")?;
     drop(trees);
     if let Some(lease) = &plan.lease {
-        let networks = Networks::new(&plan.layout());
+        let networks = Networks::new(&plan.layout().during("open", plan.folders.0.display())?);
         let namespace = namespace(pid, "net")?;
         networks
             .attach(lease, &plan.record.id, namespace.as_fd())
@@ -507,7 +501,7 @@ fn become_monitor(
     let file = std::ffi::CString::new(plan.monitor.as_os_str().as_encoded_bytes())
         .map_err(io::Error::from)
         .during("name", "the monitor")?;
-    let errno = process::execute(&file, &arguments.to_argv(), &[]);
+    let errno = process::execute(&file, &arguments.to_argv().during("tell", "the monitor")?, &[]);
     // The container runs; whoever looks next finds it without a monitor and gives it one.
     Err(errno).during("become the monitor", plan.monitor.display())
 }

@@ -8,7 +8,7 @@ use rustix::{
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// Changes of one mount, made in one step.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct Change<'a> {
     /// Attributes to turn off, before `set`.
     pub clear: MountAttrFlags,
@@ -20,6 +20,13 @@ pub struct Change<'a> {
     pub idmap: Option<BorrowedFd<'a>>,
     /// All mounts below as well.
     pub recursive: bool,
+}
+
+impl Default for Change<'_> {
+    fn default() -> Self {
+        let none = MountAttrFlags::empty();
+        Self { clear: none, set: none, propagation: None, idmap: None, recursive: false }
+    }
 }
 
 /// Applies `change` to the mount whose root `mount` is.

@@ -12,6 +12,9 @@ pub fn last_error() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
 
+/// Of clone3(2); the `libc` crate has it in a type that is too narrow.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
 /// On which side of [`clone`] the caller finds itself.
 #[derive(Debug)]
 pub enum Side {
@@ -39,7 +42,7 @@ pub fn clone(namespaces: i32, cgroup: Option<BorrowedFd<'_>>) -> Result<Side> {
     arguments.pidfd = (&raw mut pidfd).addr() as u64;
     arguments.exit_signal = libc::SIGCHLD.unsigned_abs() as u64;
     if let Some(cgroup) = cgroup {
-        arguments.flags |= libc::CLONE_INTO_CGROUP as u64;
+        arguments.flags |= CLONE_INTO_CGROUP;
         arguments.cgroup = cgroup.as_raw_fd().unsigned_abs() as u64;
     }
     // SAFETY: without CLONE_VM the child has its own copy of everything; the structure outlives the call, and its
@@ -145,13 +148,13 @@ pub fn spawn(
         let mut all: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);
         libc::sigfillset(&raw mut all);
-        let flags = libc::POSIX_SPAWN_SETSIGMASK | libc::POSIX_SPAWN_SETSIGDEF | libc::POSIX_SPAWN_SETSID;
-        let flags = i32::from(libc::c_short::try_from(flags).unwrap_or(0));
+        let set = libc::POSIX_SPAWN_SETSIGMASK | libc::POSIX_SPAWN_SETSIGDEF;
+        let flags = libc::c_short::try_from(set).map_or(libc::POSIX_SPAWN_SETSID, |set| set | libc::POSIX_SPAWN_SETSID);
         result = result
             .and_then(|()| check(libc::posix_spawnattr_setsigmask(&raw mut attributes, &raw const none)))
             .and_then(|()| check(libc::posix_spawnattr_setsigdefault(&raw mut attributes, &raw const all)))
             .and_then(|()| {
-                check(libc::posix_spawnattr_setflags(&raw mut attributes, libc::c_short::try_from(flags).unwrap_or(0)))
+                check(libc::posix_spawnattr_setflags(&raw mut attributes, flags))
             })
             .and_then(|()| {
                 check(libc::posix_spawn(
@@ -168,4 +171,20 @@ pub fn spawn(
         result?;
     }
     Ok(pid)
+}
+
+/// pidfd_send_signal(2) with any signal number, real-time ones included; a process that has ended is no error.
+///
+/// # Errors
+/// `INVAL` for a number that is no signal, `PERM`.
+pub fn send_signal(pidfd: &OwnedFd, signal: i32) -> Result<()> {
+    let none = ptr::null::<libc::siginfo_t>();
+    // SAFETY: the descriptor is open; a null `info` is what kill(2) would send.
+    match unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, none, 0) } {
+        0 => Ok(()),
+        _ => match last_error() {
+            Errno::SRCH => Ok(()),
+            errno => Err(errno),
+        },
+    }
 }
