@@ -21,6 +21,7 @@ mod update;
 use crate::{
     closest::closest,
     failure::{Code, Failure, Result},
+    lazy::Lazy,
     print::Printer,
 };
 use clap::{Args, Subcommand};
@@ -38,13 +39,13 @@ pub struct ContainerCommand {
     #[command(subcommand)]
     verb: Verb,
     /// Folder of everything that is kept
-    #[arg(long, global = true, value_name = "DIR", default_value = Layout::DATA, help_heading = "Global")]
+    #[arg(long, global = true, value_name = "DIR", default_value = Layout::DATA, display_order = 900)]
     data: PathBuf,
-    /// Folder of sockets and state [default: one under /run that goes with --data]
-    #[arg(long = "run", id = "run-folder", global = true, value_name = "DIR", help_heading = "Global")]
+    /// Folder of sockets and state [default: goes with --data]
+    #[arg(long = "run", id = "run-folder", global = true, value_name = "DIR", display_order = 901)]
     run_folder: Option<PathBuf>,
     /// Print the result as one JSON document
-    #[arg(long, global = true, help_heading = "Global")]
+    #[arg(long, global = true, display_order = 902)]
     json: bool,
 }
 
@@ -53,45 +54,45 @@ enum Verb {
     /// Create a container and run it
     #[command(disable_help_flag = true, after_help = EXAMPLES)]
     #[command(override_usage = "jdos container run [FLAGS] --rootfs DIR COMMAND [ARGUMENT]…")]
-    Run(Box<run::RunArguments>),
+    Run(Lazy<run::RunArguments>),
     /// Create a container without running it
     #[command(disable_help_flag = true)]
     #[command(override_usage = "jdos container create [FLAGS] --rootfs DIR COMMAND [ARGUMENT]…")]
-    Create(Box<create::CreateArguments>),
+    Create(Lazy<create::CreateArguments>),
     /// Start containers that do not run
-    Start(run::StartArguments),
+    Start(Lazy<run::StartArguments>),
     /// Stop containers: stop signal, grace, SIGKILL
-    Stop(change::StopArguments),
+    Stop(Lazy<change::StopArguments>),
     /// Send a signal to containers
-    Kill(change::KillArguments),
+    Kill(Lazy<change::KillArguments>),
     /// Freeze containers
-    Pause(change::PauseArguments),
+    Pause(Lazy<change::PauseArguments>),
     /// Go on with frozen containers
     #[command(visible_alias = "unpause")]
-    Resume(change::ResumeArguments),
+    Resume(Lazy<change::ResumeArguments>),
     /// Change limits, also of a running container
-    Update(Box<update::UpdateArguments>),
+    Update(Lazy<update::UpdateArguments>),
     /// Wait until containers end and print their exit codes
-    Wait(change::WaitArguments),
+    Wait(Lazy<change::WaitArguments>),
     /// Remove containers and what they wrote
     #[command(visible_alias = "remove")]
-    Rm(change::RmArguments),
-    /// Remove all containers that do not run
-    Prune(change::PruneArguments),
+    Rm(Lazy<change::RmArguments>),
+    /// Remove all containers that have ended
+    Prune(Lazy<change::PruneArguments>),
     /// List containers
     #[command(visible_aliases = ["ls", "list"])]
-    Ps(ps::PsArguments),
+    Ps(Lazy<ps::PsArguments>),
     /// Print all that is known of containers, as JSON
-    Inspect(inspect::InspectArguments),
+    Inspect(Lazy<inspect::InspectArguments>),
     /// Print what a container wrote
-    Logs(logs::LogsArguments),
+    Logs(Lazy<logs::LogsArguments>),
     /// Show use of processor, memory and disk
-    Stats(stats::StatsArguments),
+    Stats(Lazy<stats::StatsArguments>),
     /// Run another program in a running container
     #[command(override_usage = "jdos container exec [FLAGS] CONTAINER COMMAND [ARGUMENT]…")]
-    Exec(exec::ExecArguments),
+    Exec(Lazy<exec::ExecArguments>),
     /// Connect to a running container's input and output
-    Attach(attached::AttachArguments),
+    Attach(Lazy<attached::AttachArguments>),
     /// Adopt what runs and sweep what nobody asked for
     Reconcile,
     /// List and remove networks

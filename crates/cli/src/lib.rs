@@ -12,6 +12,7 @@ pub mod closest;
 pub mod containers;
 pub mod failure;
 pub mod human;
+mod lazy;
 pub mod print;
 pub mod signal;
 pub mod table;

@@ -209,6 +209,6 @@ pub struct KeepingArguments {
     #[arg(short, long)]
     pub quiet: bool,
     /// Print help
-    #[arg(long, action = clap::ArgAction::Help, display_order = 1000)]
+    #[arg(long, action = clap::ArgAction::Help, help_heading = None, display_order = 1000)]
     pub help: Option<bool>,
 }
