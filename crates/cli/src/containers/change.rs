@@ -187,9 +187,9 @@ pub fn wait(context: &mut Context<'_, '_, '_>, arguments: &WaitArguments) -> Res
     each(context, &arguments.containers, arguments.ignore, one, text)
 }
 
-/// Removes all that do not run, after asking.
+/// Removes all that have ended, after asking.
 pub fn prune(context: &mut Context<'_, '_, '_>, arguments: &PruneArguments) -> Result<Code> {
-    if !arguments.force && !confirmed(context, "This removes all containers that do not run, and what they wrote.")? {
+    if !arguments.force && !confirmed(context, "This removes all containers that have ended, and what they wrote.")? {
         context.printer.hint("nothing was removed");
         return Ok(Code::DONE);
     }
