@@ -68,13 +68,17 @@ impl Cgroup {
                     collect(directory, DEEPEST, &mut alive)?;
                 }
             }
-            alive.retain(|pid| !is_dying(*pid) && !(without_unified && self.is_in_unified(*pid)));
+            alive.retain(|pid| !(is_dying(*pid) || without_unified && self.is_in_unified(*pid)));
             if alive.is_empty() {
                 break;
             }
             if Instant::now() > deadline {
                 let path = self.present().next().map_or_else(PathBuf::new, |directory| directory.path().to_owned());
-                return Err(CgroupError::Occupied { path, processes: describe(&alive), source: Errno::TIMEDOUT.into() });
+                return Err(CgroupError::Occupied {
+                    path,
+                    processes: describe(&alive),
+                    source: Errno::TIMEDOUT.into(),
+                });
             }
             self.freeze_for_kill();
             for pid in &alive {
