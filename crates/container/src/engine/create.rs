@@ -3,7 +3,6 @@
 use super::{
     Engine,
     error::{At, EngineError},
-    sync_folder,
 };
 use crate::{
     options::{CreateOptions, SeccompChoice},
@@ -129,7 +128,6 @@ impl Engine {
             fs::write(&path, program).at("write", &path)?;
         }
         self.store(&record)?;
-        sync_folder(&folder).at("write", &folder)?;
         Ok(Created { id: record.id, name: record.name, warnings })
     }
 
