@@ -2,7 +2,7 @@
 //!
 //! A container's group has the same path in every hierarchy that is mounted. [`Host`] is what this machine has (found once,
 //! [`Host::detect`]); [`Cgroup`] is one group in all hierarchies. Limits come as OCI resources and are turned into values of
-//! files first ([`limits`]), so that what can not be had is refused before anything is touched; a group that could not be
+//! files first (`limits`), so that what can not be had is refused before anything is touched; a group that could not be
 //! made whole is taken away again, an update that failed is undone.
 //!
 //! On a hybrid machine each controller is used where it is: the v1 ones as v1, the unified hierarchy for what it has, and

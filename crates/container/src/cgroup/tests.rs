@@ -268,41 +268,73 @@ fn many_are_made_at_once() {
 /// Not a benchmark, but a start must not pay for more than this, not even on an emulated machine.
 #[test]
 fn making_and_removing_is_cheap() {
-    let scope = Scope::new();
-    let limits = LinuxMemoryBuilder::default().limit(64 * MIB).swap(64 * MIB).build().unwrap();
-    let builder = LinuxResourcesBuilder::default().memory(limits).cpu(quota(50_000));
-    let limited = builder.pids(LinuxPidsBuilder::default().limit(100).build().unwrap()).build().unwrap();
-    let first = scope.create("first", &nothing()).unwrap();
-    let mut times = Vec::new();
-    for round in 0..200 {
-        let clock = Instant::now();
-        let host = Host::detect().unwrap();
-        let detected = clock.elapsed();
-        let cgroup = host.create(&scope.path(&round.to_string()), &limited, &Extras::default()).unwrap();
-        let created = clock.elapsed() - detected;
-        let files = cgroup.task_files().unwrap();
-        let clock = Instant::now();
-        assert!(cgroup.stats().unwrap().memory.is_some());
-        let read = clock.elapsed();
-        drop(files);
-        let clock = Instant::now();
-        cgroup.remove().unwrap();
-        times.push([detected, created, read, clock.elapsed()]);
+    for host in hosts() {
+        let scope = Scope::on(host);
+        let limits = LinuxMemoryBuilder::default().limit(64 * MIB).swap(64 * MIB).build().unwrap();
+        let builder = LinuxResourcesBuilder::default().memory(limits).cpu(quota(50_000));
+        let builder = builder.pids(LinuxPidsBuilder::default().limit(100).build().unwrap());
+        let limits = if scope.host.has_controller("memory") { builder.build().unwrap() } else { nothing() };
+        let mut times = Vec::new();
+        for round in 0..200 {
+            let clock = Instant::now();
+            Host::detect().unwrap();
+            let detected = clock.elapsed();
+            let cgroup = scope.create(&round.to_string(), &limits).unwrap();
+            let created = clock.elapsed() - detected;
+            let clock = Instant::now();
+            assert!(cgroup.stats().unwrap().cpu.is_some());
+            let read = clock.elapsed();
+            let clock = Instant::now();
+            cgroup.remove().unwrap();
+            times.push([detected, created, read, clock.elapsed()]);
+        }
+        let column = |which: usize| {
+            let mut column: Vec<_> = times.iter().map(|row| row[which].as_micros()).collect();
+            column.sort_unstable();
+            column
+        };
+        let [detect, create, stats, remove] = [0, 1, 2, 3].map(|which| column(which)[times.len() / 2]);
+        println!(
+            "{:?}, {} hierarchies: detect {detect} µs, create {create} µs, stats {stats} µs, remove {remove} µs",
+            scope.host.mode(),
+            scope.host.hierarchies().len()
+        );
+        let (create, remove) = (column(1)[0], column(3)[0]);
+        assert!(create < 20_000 && remove < 20_000, "at best create {create} µs, remove {remove} µs");
     }
-    let column = |which: usize| {
-        let mut column: Vec<_> = times.iter().map(|row| row[which].as_micros()).collect();
-        column.sort_unstable();
-        column
-    };
-    let [detect, create, stats, remove] = [0, 1, 2, 3].map(|which| column(which)[times.len() / 2]);
-    println!(
-        "{:?}, {} hierarchies: detect {detect} µs, create {create} µs, stats {stats} µs, remove {remove} µs",
-        scope.host.mode(),
-        scope.host.hierarchies().len()
+}
+
+/// In namespaces of its own, as the shim does it with system calls.
+#[test]
+fn a_container_sees_its_own_groups_and_can_not_write_them() {
+    let scope = Scope::new();
+    let cgroup = scope.create("a", &pids(20)).unwrap();
+    let place = std::env::temp_dir().join(&scope.tag);
+    fs::create_dir(&place).unwrap();
+    let mut script = format!("set -e; cd {}\n", place.display());
+    for step in scope.host.mounts_for_container() {
+        script += &match step {
+            ContainerMount::Mount { name, fstype: "tmpfs", options } => {
+                format!("mount -t tmpfs -o {options} tmpfs ./{name}; cd {}\n", place.display())
+            }
+            ContainerMount::Mount { name, fstype, options } => {
+                let options = if options.is_empty() { "ro".to_owned() } else { format!("ro,{options}") };
+                format!("[ -d ./{name} ] || mkdir ./{name}; mount -t {fstype} -o {options} {fstype} ./{name}\n")
+            }
+            ContainerMount::Link { name, target } => format!("ln -s {target} ./{name}\n"),
+        };
+    }
+    let pids = if scope.host.mode() == Mode::V2 { "." } else { "./pids" };
+    script += &format!(
+        "cd {}; read max < {pids}/pids.max; echo max $max; ( echo 100 > {pids}/pids.max ) 2>&1 || true\n\
+         while read pid; do [ $pid = $$ ] && echo myself; done < {pids}/cgroup.procs",
+        place.display()
     );
-    let (create, remove) = (column(1)[0], column(3)[0]);
-    assert!(create < 20_000 && remove < 20_000, "at best create {create} µs, remove {remove} µs");
-    first.remove().unwrap();
+    let output = run(&cgroup, &format!("exec unshare --mount --cgroup /bin/sh -c '{script}'"));
+    fs::remove_dir(&place).unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("max 20") && said.contains("myself"), "{said}");
+    assert!(said.contains("Read-only file system"), "{said}");
 }
 
 /// As inside of a container that sees a part of the tree only, and lives in the root of that part.
