@@ -7,12 +7,13 @@ use super::{
 };
 use crate::{
     failure::{Code, Failure, Result},
-    human, signal,
+    human,
 };
 use clap::Args;
 use container::{
     attach::Client,
     engine::{Engine, ErrorKind, Status},
+    spec::Signal,
     state::Exit,
 };
 use jiff::Timestamp;
@@ -157,7 +158,7 @@ impl Foreground<'_> {
             End::Signal(number) => {
                 context.printer.hint(&format!(
                     "left on {}; {name} goes on: {}, or jdos container stop {name}",
-                    signal::name(number),
+                    name_of(number),
                     self.again(),
                     name = self.name,
                 ));
@@ -261,6 +262,10 @@ impl Foreground<'_> {
         }
         Ok(exit)
     }
+}
+
+fn name_of(signal: i32) -> String {
+    Signal::from_number(signal).map_or_else(|| signal.to_string(), |signal| signal.to_string())
 }
 
 impl Context<'_, '_, '_> {

@@ -4,13 +4,11 @@ use super::{
     Context,
     each::{Selection, each},
 };
-use crate::{
-    failure::{Code, Failure, Result},
-    signal,
-};
+use crate::failure::{Code, Failure, Result};
 use clap::Args;
 use container::{
     engine::{EngineError, ErrorKind, Status},
+    spec::Signal,
     state::Exit,
 };
 use model::ContainerId;
@@ -152,10 +150,12 @@ pub fn stop(context: &mut Context<'_, '_, '_>, arguments: &StopArguments) -> Res
 
 /// Sends a signal.
 pub fn kill(context: &mut Context<'_, '_, '_>, arguments: &KillArguments) -> Result<Code> {
-    let number = signal::parse(&arguments.signal)
+    let signal = arguments
+        .signal
+        .parse::<Signal>()
         .map_err(|problem| Failure::new(Code::USAGE, format!("--signal: {problem}")).next("kill -l"))?;
     let selection = selected(&arguments.containers, arguments.all);
-    change(context, &selection, "kill", &ALIVE, |context, id| context.engine.kill(id, number))
+    change(context, &selection, "kill", &ALIVE, |context, id| context.engine.kill(id, signal.number()))
 }
 
 /// Freezes.
