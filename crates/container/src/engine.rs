@@ -33,12 +33,7 @@ use crate::{
 };
 use error::At;
 use model::{ContainerId, ContainerName, NetworkName};
-use std::{
-    fs, io,
-    ops::ControlFlow,
-    os::fd::AsFd,
-    path::Path,
-};
+use std::{fs, io, ops::ControlFlow, os::fd::AsFd, path::Path};
 
 /// The engine on one data folder. Cheap to open; holds no lock between calls.
 #[derive(Debug, Clone)]
@@ -79,9 +74,7 @@ impl Engine {
         };
         match (found.pop(), found.len()) {
             (Some(id), 0) => Ok(id),
-            (Some(_), others) => {
-                Err(EngineError::Ambiguous { reference: reference.to_owned(), count: others + 1 })
-            }
+            (Some(_), others) => Err(EngineError::Ambiguous { reference: reference.to_owned(), count: others + 1 }),
             (None, _) => Err(EngineError::NotFound { reference: reference.to_owned() }),
         }
     }

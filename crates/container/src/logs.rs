@@ -9,13 +9,7 @@ mod assemble;
 mod files;
 
 use jiff::Timestamp;
-use std::{
-    collections::VecDeque,
-    io,
-    ops::ControlFlow,
-    path::Path,
-    time::Duration,
-};
+use std::{collections::VecDeque, io, ops::ControlFlow, path::Path, time::Duration};
 
 use assemble::Assembler;
 use files::{Files, Next};
@@ -55,9 +49,7 @@ impl Query {
             Stream::Stdout => self.stdout,
             Stream::Stderr => self.stderr,
         };
-        stream
-            && self.since.is_none_or(|since| line.time >= since)
-            && self.until.is_none_or(|until| line.time <= until)
+        stream && self.since.is_none_or(|since| line.time >= since) && self.until.is_none_or(|until| line.time <= until)
     }
 }
 

@@ -98,10 +98,10 @@ impl Files {
     }
 
     fn newest_first(&self) -> io::Result<Vec<(u64, PathBuf)>> {
-        let mut found = Vec::new();
+        let mut found: Vec<(u32, u64, PathBuf)> = Vec::new();
         let entries = match fs::read_dir(&self.folder) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(error),
         };
         for entry in entries {
@@ -131,7 +131,12 @@ impl Open {
         match fs::File::open(path) {
             Ok(file) => {
                 let inode = file.metadata()?.ino();
-                Ok(Some(Self { path: path.to_owned(), inode, reader: BufReader::with_capacity(64 << 10, file), offset: 0 }))
+                Ok(Some(Self {
+                    path: path.to_owned(),
+                    inode,
+                    reader: BufReader::with_capacity(64 << 10, file),
+                    offset: 0,
+                }))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),

@@ -119,7 +119,8 @@ fn overlay(
     let opened = layers.iter().rev().map(|layer| cover(layer)).collect::<Result<Vec<_>, _>>()?;
     let lower: Vec<_> = opened.iter().map(|layer| format!("/proc/self/fd/{}", layer.as_raw_fd())).collect();
     let own = own.as_raw_fd();
-    let data = format!("lowerdir={},upperdir=/proc/self/fd/{own}/upper,workdir=/proc/self/fd/{own}/work", lower.join(":"));
+    let data =
+        format!("lowerdir={},upperdir=/proc/self/fd/{own}/upper,workdir=/proc/self/fd/{own}/work", lower.join(":"));
     if data.len() >= 4096 {
         let why = format!("{} layers are more than the kernel takes in one mount", layers.len());
         return Err(Failure::new(FailureKind::Invalid, "mount", "the root file system", why));
@@ -128,10 +129,12 @@ fn overlay(
     std::fs::create_dir_all(&target).during("make", target.display())?;
     let text = CString::new(data).map_err(|error| Failure::new(FailureKind::Invalid, "mount", "the layers", error))?;
     let flags = MountFlags::empty();
-    mount(c"overlay", &target, c"overlay", flags, Some(text.as_c_str())).map_err(|errno| match (errno, owner.idmap) {
-        // An overlay over id-mapped layers is possible from Linux 5.19.
-        (Errno::INVAL, Some(_)) => no_idmap(errno, &plan.container),
-        _ => Failure::new(FailureKind::Failed, "mount overlay at", target.display(), std::io::Error::from(errno)),
+    mount(c"overlay", &target, c"overlay", flags, Some(text.as_c_str())).map_err(|errno| {
+        match (errno, owner.idmap) {
+            // An overlay over id-mapped layers is possible from Linux 5.19.
+            (Errno::INVAL, Some(_)) => no_idmap(errno, &plan.container),
+            _ => Failure::new(FailureKind::Failed, "mount overlay at", target.display(), std::io::Error::from(errno)),
+        }
     })?;
     clone(&target, false)
 }
