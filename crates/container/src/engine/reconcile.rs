@@ -87,7 +87,8 @@ impl Engine {
                 done.swept.push(format!("user ids {}", path.display()));
             }
         }
-        self.networks_of().reconcile(&live).map_err(|source| EngineError::Network { source })?;
+        self.networks_of().reconcile(&live).map_err(EngineError::network)?;
+        self.remove_parent_group()?;
         done.adopted.sort();
         Ok(done)
     }
@@ -95,7 +96,8 @@ impl Engine {
     /// Control groups of ours that belong to nothing that runs.
     fn sweep_groups(&self, done: &mut Reconciled) -> Result<(), EngineError> {
         let tag = self.layout.tag();
-        let fail = |source| EngineError::Cgroup { doing: "sweep the groups of", id: tag.to_owned(), source };
+        let fail =
+            |source| EngineError::Cgroup { doing: "sweep the groups of", id: tag.to_owned(), source: Box::new(source) };
         let host = Host::detect().map_err(fail)?;
         for name in host.children(tag).map_err(fail)? {
             let Ok(id) = name.parse::<ContainerId>() else { continue };
@@ -147,8 +149,7 @@ impl Engine {
         let input = open_at("in", OFlags::WRONLY).ok(); // its reader may be gone, or there was never one
         let null =
             open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).at("open", Path::new("/dev/null"))?;
-        let reserved: Vec<OwnedFd> =
-            self.networks_of().reserve(&record.ports).map_err(|source| EngineError::Network { source })?;
+        let reserved: Vec<OwnedFd> = self.networks_of().reserve(&record.ports).map_err(EngineError::network)?;
         let group = Host::detect()
             .and_then(|host| host.open(&state.cgroup))
             .map_err(|source| EngineError::cgroup("adopt", id, source))?;

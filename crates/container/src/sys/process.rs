@@ -101,6 +101,30 @@ pub fn unshare(namespaces: i32) -> Result<()> {
     }
 }
 
+/// Runs `work` with these ids for access to files, and with all capabilities kept, then takes the old ids again
+/// (setfsuid(2), capabilities(7) `SECBIT_NO_SETUID_FIXUP`).
+///
+/// # Errors
+/// `PERM` when the ids can not be taken; `work` has not run then.
+pub fn with_file_ids<T>(uid: u32, gid: u32, work: impl FnOnce() -> T) -> Result<T> {
+    use rustix::thread::{CapabilitiesSecureBits as Bits, capabilities_secure_bits, set_capabilities_secure_bits};
+    let before = capabilities_secure_bits()?;
+    set_capabilities_secure_bits(before | Bits::NO_SETUID_FIXUP)?;
+    // SAFETY: these two change ids of the calling thread only, and take no pointers.
+    let (old_uid, old_gid) = unsafe { (libc::setfsuid(uid), libc::setfsgid(gid)) };
+    // SAFETY: as above; an id of all ones changes nothing and tells what is set.
+    let set = unsafe { (libc::setfsuid(u32::MAX), libc::setfsgid(u32::MAX)) };
+    let taken = set == (uid.cast_signed(), gid.cast_signed());
+    let result = taken.then(work);
+    // SAFETY: as above; the ids were this thread's own.
+    unsafe {
+        libc::setfsuid(old_uid.cast_unsigned());
+        libc::setfsgid(old_gid.cast_unsigned());
+    }
+    set_capabilities_secure_bits(before)?;
+    result.ok_or(Errno::PERM)
+}
+
 /// The descriptor that whoever executed this program left at this number; each number is taken once.
 ///
 /// # Errors
