@@ -154,7 +154,7 @@ impl Engine {
         self.networks_of().unpublish(id).map_err(EngineError::network)?;
         if let Some(crate::state::Users::Private { base, .. }) = state.as_ref().map(|state| &state.users) {
             let lease = self.layout.users().join((base / super::users::SIZE).to_string());
-            if lease.exists() && fs::read_to_string(&lease).is_ok_and(|holder| holder == id.as_str()) {
+            if self.users_holder(&lease)?.as_ref() == Some(id) {
                 ignore_missing(fs::remove_file(&lease)).at("remove", &lease)?;
             }
         }

@@ -83,10 +83,11 @@ impl Engine {
         self.sweep_folders(&mut done)?;
         for entry in fs::read_dir(self.layout.users()).at("list", &self.layout.users())? {
             let path = entry.at("list", &self.layout.users())?.path();
-            if fs::read_to_string(&path).is_ok_and(|text| !text.is_empty()) && self.forget_users(&path, None)? {
+            if self.forget_users(&path, None)? {
                 done.swept.push(format!("user ids {}", path.display()));
             }
         }
+        self.sweep_programs(&mut done)?;
         self.networks_of().reconcile(&live).map_err(EngineError::network)?;
         self.remove_parent_group()?;
         done.adopted.sort();
@@ -128,6 +129,20 @@ impl Engine {
             if !recorded.iter().any(|id| Path::new(id.as_str()) == target) {
                 ignore_missing(fs::remove_file(&path)).at("remove", &path)?;
                 done.swept.push(format!("name {name}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Monitors that were being installed when their writer was killed.
+    fn sweep_programs(&self, done: &mut Reconciled) -> Result<(), EngineError> {
+        let folder = self.layout.run().join("bin");
+        for name in entries::<String>(&folder)? {
+            let writer = name.rsplit_once('.').and_then(|(_, pid)| pid.parse::<u32>().ok());
+            if writer.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
+                let path = folder.join(&name);
+                ignore_missing(fs::remove_file(&path)).at("remove", &path)?;
+                done.swept.push(format!("half a program {name}"));
             }
         }
         Ok(())

@@ -154,6 +154,9 @@ pub fn spawn(
     for (source, number) in descriptors {
         copies.push((rustix::io::fcntl_dupfd_cloexec(source, above)?, *number));
     }
+    // The caller may have inherited descriptors without the mark: a pipe to its own caller, who would then wait for its
+    // end as long as the new process lives.
+    close_on_exec_from(3)?;
     let check = |code: i32| if code == 0 { Ok(()) } else { Err(Errno::from_raw_os_error(code)) };
     let (arguments, environment) = (pointers(arguments), pointers(environment));
     let mut pid = 0;
