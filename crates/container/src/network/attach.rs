@@ -8,13 +8,25 @@ use super::{
     link::{self, LOOPBACK, Link, Port, Routing},
     netlink::{Refusal, Request, Socket},
     store::Description,
+    subnet::{Subnet4, Subnet6},
 };
 use model::{ContainerId, NetworkName};
 use rustix::{io::Errno, thread::LinkNameSpaceType};
-use std::{net::IpAddr, os::fd::BorrowedFd};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    os::fd::BorrowedFd,
+    time::{Duration, Instant},
+};
 
 /// Name of a container's interface, inside.
 const INSIDE: &str = "eth0";
+
+/// A bridge asks for the hardware addresses of containers in the name of this one. The kernel's own choice would be usable
+/// only after duplicate address detection, and a network's first second would be without IPv6 from outside.
+const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+
+/// A container starts without carrier rather than not at all.
+const CARRIER: Duration = Duration::from_millis(500);
 
 /// Whose a veth of ours is, as the alias of its end on the host says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +84,8 @@ impl Networks {
         let ipv6 = forwarding::has_ipv6();
         let owner = Owner { network: lease.network.clone(), id: id.clone(), identity: lease.identity.clone() };
         let (name, alias) = (port_name(id), owner.alias(self.tag()));
-        let port = Port { name: &name, bridge: bridge.index, mtu: bridge.mtu, alias: &alias, ipv6 };
+        let hairpin = forwarding::bridge_calls_firewall();
+        let port = Port { name: &name, bridge: bridge.index, mtu: bridge.mtu, alias: &alias, ipv6, hairpin };
         let create = |host: &mut Socket| {
             host.batch([port.create(INSIDE, link::mac(lease.ipv4), namespace), port.dress()]).map(drop)
         };
@@ -83,7 +96,10 @@ impl Networks {
             }
             created => created.map_err(fail())?,
         }
-        let configured = inside(namespace).and_then(|mut socket| configure(&mut socket, lease, ipv6));
+        let configured = inside(namespace).and_then(|mut socket| {
+            configure(&mut socket, lease, ipv6)?;
+            wait_until_running(&mut [(&mut host, &name), (&mut socket, INSIDE)])
+        });
         if configured.is_err() {
             // Best effort: the namespace goes with the container that now does not start, and the pair with it.
             host.batch([link::delete(&name)]).ok();
@@ -150,19 +166,20 @@ impl Networks {
         let foreign = || NetworkError::Foreign { interface: name.clone(), wanted: "a bridge".to_owned() };
         let bridge = link::found(&answer.body).filter(Link::is_bridge).ok_or_else(foreign)?;
         let alias = format!("{} {}", self.tag(), network.name);
-        let (prefix4, broadcast) = (network.ipv4.prefix(), network.ipv4.broadcast());
+        let (prefix, broadcast, ipv6) = (network.ipv4.prefix(), network.ipv4.broadcast(), forwarding::has_ipv6());
         host.batch([
-            link::describe(bridge.index, &alias, mtu),
-            link::address(bridge.index, gateway.into(), prefix4, Some(broadcast)),
+            link::describe(bridge.index, &alias, mtu, ipv6),
+            link::address(bridge.index, gateway.into(), prefix, Some(broadcast)),
         ])
         .map_err(fail())?;
         // For ports published on the host's loopback addresses: see `guard` in the firewall for the other side of it.
         forwarding::own("ipv4", name, "route_localnet", "1")?;
-        if forwarding::has_ipv6() {
+        if ipv6 {
             // What a container says about routers is not for the host to believe.
             forwarding::own("ipv6", name, "accept_ra", "0")?;
-            let gateway = network.ipv6.gateway().into();
-            host.batch([link::address(bridge.index, gateway, super::subnet::Subnet6::PREFIX, None)]).map_err(fail())?;
+            let own: [Ipv6Addr; 2] = [network.ipv6.gateway(), LINK_LOCAL];
+            host.batch(own.map(|address| link::address(bridge.index, address.into(), Subnet6::PREFIX, None)))
+                .map_err(fail())?;
         }
         self.apply_table()?;
         host.batch([link::up(bridge.index)]).map_err(fail())?;
@@ -214,8 +231,9 @@ fn configure(socket: &mut Socket, lease: &Lease, ipv6: bool) -> Result<(), Refus
     let [_, answer] = socket.batch([link::up(LOOPBACK), link::get(INSIDE)])?;
     let gone = Refusal { what: "look up interface", errno: Errno::NODEV, text: None };
     let index = link::found(&answer.body).ok_or(gone)?.index;
-    let broadcast = super::subnet::Subnet4::around(lease.ipv4, lease.prefix4).map(|subnet| subnet.broadcast());
+    let broadcast = Subnet4::around(lease.ipv4, lease.prefix4).map(|subnet| subnet.broadcast());
     let mut requests: Vec<Request> = vec![
+        link::up(index),
         link::address(index, lease.ipv4.into(), lease.prefix4, broadcast),
         link::default_route(index, lease.gateway4.into()),
     ];
@@ -225,7 +243,7 @@ fn configure(socket: &mut Socket, lease: &Lease, ipv6: bool) -> Result<(), Refus
         requests.push(link::default_route(index, gateway).or(UNREACHABLE));
     }
     let answers = socket.batch_of(&requests)?;
-    match answers.get(2..) {
+    match answers.get(3..) {
         Some([address, route]) => match (address.refused, route.refused) {
             (None, Some(errno)) => Err(Refusal { what: "add default route", errno, text: None }),
             _ => Ok(()),
@@ -234,13 +252,29 @@ fn configure(socket: &mut Socket, lease: &Lease, ipv6: bool) -> Result<(), Refus
     }
 }
 
+/// Waits until packets pass: the kernel takes note of a new pair's carrier a moment later, on a thread of its own, and only
+/// then the bridge forwards to it. The container's first packet would be lost, and sent again after a second.
+fn wait_until_running(ends: &mut [(&mut Socket, &str)]) -> Result<(), Refusal> {
+    let start = Instant::now();
+    for (socket, name) in ends {
+        while !link::find(socket, name)?.is_some_and(|link| link.running) {
+            if start.elapsed() > CARRIER {
+                tracing::warn!(interface = name, "interface has no carrier yet");
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_micros(50));
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn link(name: &str, kind: &str, alias: Option<&str>) -> Link {
         let (kind, alias) = (Some(kind.to_owned()), alias.map(str::to_owned));
-        Link { index: 7, name: name.to_owned(), up: true, mtu: 1500, master: None, kind, alias }
+        Link { index: 7, name: name.to_owned(), up: true, running: true, mtu: 1500, master: None, kind, alias }
     }
 
     #[test]

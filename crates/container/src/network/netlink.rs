@@ -165,11 +165,12 @@ impl Socket {
                 match message.kind {
                     NLMSG_ERROR => {
                         missing -= 1;
-                        let errno = message.errno();
-                        if request.tolerated.contains(&errno) {
-                            answer.refused = Some(errno);
-                        } else if errno.raw_os_error() != 0 && failure.is_none() {
-                            failure = Some(Refusal { what: request.what, errno, text: message.text() });
+                        match message.errno() {
+                            Some(errno) if request.tolerated.contains(&errno) => answer.refused = Some(errno),
+                            Some(errno) if failure.is_none() => {
+                                failure = Some(Refusal { what: request.what, errno, text: message.text() });
+                            }
+                            _ => {}
                         }
                     }
                     kind if kind >= FIRST_PAYLOAD => answer.body = message.body.to_vec(),
@@ -208,8 +209,8 @@ impl Socket {
                 match message.kind {
                     NLMSG_DONE | NLMSG_ERROR => {
                         return match message.errno() {
-                            errno if errno.raw_os_error() == 0 => Ok(changed),
-                            errno => Err(Refusal { what: request.what, errno, text: None }),
+                            None => Ok(changed),
+                            Some(errno) => Err(Refusal { what: request.what, errno, text: message.text() }),
                         };
                     }
                     kind if kind >= FIRST_PAYLOAD => visit(message.body),
@@ -239,10 +240,10 @@ struct Message<'a> {
     body: &'a [u8],
 }
 impl Message<'_> {
-    /// Of an acknowledgement: 0 for success.
-    fn errno(&self) -> Errno {
+    /// The error in an acknowledgement or at the end of a list, where it stands negated; `None` for success.
+    fn errno(&self) -> Option<Errno> {
         let code = self.body.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
-        Errno::from_raw_os_error(code.wrapping_neg())
+        (-4095..0).contains(&code).then(|| Errno::from_raw_os_error(-code))
     }
     fn text(&self) -> Option<String> {
         // After the error number stands the header of the request, and all of the request where the kernel is too old

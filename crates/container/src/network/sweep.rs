@@ -110,12 +110,14 @@ impl Networks {
                 done.push(format!("published ports of container {}", id.short()));
             }
         }
+        let mut applied = self.apply_table()?;
         {
             let _lock = self.store().lock()?;
             self.sweep_links(&alive, &mut done)?;
             self.sweep_leases(&alive, &mut done)?;
         }
-        if self.apply_table()? {
+        applied |= self.apply_table()?;
+        if applied {
             done.push(format!("firewall table {} brought up to date", self.tag()));
         }
         Ok(done)
