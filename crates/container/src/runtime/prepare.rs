@@ -11,7 +11,10 @@ use crate::{
     plan::Plan,
     record::Root,
     spec::{MountOptions, mounts::Attributes},
-    sys::mount::{Change, set_attributes},
+    sys::{
+        self,
+        mount::{Change, set_attributes},
+    },
 };
 use rustix::{
     fs::{AtFlags, CWD, FileType, Gid, Mode, Uid, chownat, makedev, mkdirat, mknodat, symlinkat},
@@ -128,7 +131,12 @@ fn overlay(
     std::fs::create_dir_all(&target).during("make", target.display())?;
     let text = CString::new(data).map_err(|error| Failure::new(FailureKind::Invalid, "mount", "the layers", error))?;
     let flags = MountFlags::empty();
-    mount(c"overlay", &target, c"overlay", flags, Some(text.as_c_str())).map_err(|errno| match (errno, owner.idmap) {
+    // The overlay makes its own files as whoever mounts it, who must be somebody that the mapped upper layer can store:
+    // the host's root is not, and an overlay that can not write quietly becomes read-only.
+    sys::process::set_file_owner(owner.uid, owner.gid).during("become", "the owner of the layers")?;
+    let mounted = mount(c"overlay", &target, c"overlay", flags, Some(text.as_c_str()));
+    sys::process::set_file_owner(0, 0).during("become", "root again")?;
+    mounted.map_err(|errno| match (errno, owner.idmap) {
         // An overlay over id-mapped layers is possible from Linux 5.19.
         (Errno::INVAL, Some(_)) => no_idmap(errno, &plan.container),
         _ => Failure::new(FailureKind::Failed, "mount overlay at", target.display(), std::io::Error::from(errno)),
@@ -194,6 +202,7 @@ fn dev(plan: &Plan, options: &MountOptions, owner: Owner<'_>) -> Result<OwnedFd,
         }
         .during("set on /dev", option)?;
     }
+    fsconfig_set_string(&context, c"source", c"tmpfs").during("name", WHAT)?;
     fsconfig_set_string(&context, c"uid", owner.uid.to_string()).during("own", WHAT)?;
     fsconfig_set_string(&context, c"gid", owner.gid.to_string()).during("own", WHAT)?;
     fsconfig_create(&context).during("make", WHAT)?;

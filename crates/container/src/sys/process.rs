@@ -188,3 +188,24 @@ pub fn send_signal(pidfd: &OwnedFd, signal: i32) -> Result<()> {
         },
     }
 }
+
+/// Takes the user and group with which this thread's files are made (setfsuid(2), setfsgid(2)), keeping all its
+/// capabilities. For a process of a single thread.
+///
+/// # Errors
+/// `PERM` without the privilege; that of capset(2).
+pub fn set_file_owner(uid: u32, gid: u32) -> Result<()> {
+    let capabilities = rustix::thread::capabilities(None)?;
+    // SAFETY: both take numbers only.
+    let now = unsafe {
+        libc::setfsgid(gid);
+        libc::setfsuid(uid);
+        // They tell of no failure, but of the number before: asking for an invalid one changes nothing.
+        (libc::setfsuid(u32::MAX), libc::setfsgid(u32::MAX))
+    };
+    if (now.0.cast_unsigned(), now.1.cast_unsigned()) != (uid, gid) {
+        return Err(Errno::PERM);
+    }
+    // Leaving user 0 takes those about files away.
+    rustix::thread::set_capabilities(None, capabilities)
+}
