@@ -276,7 +276,8 @@ fn a_hundred_containers_are_adopted() {
 }
 
 /// What can be seen of how far a start is.
-const STAGES: [(&str, fn(&Ground, &str) -> bool); 6] = [
+type Stage = (&'static str, fn(&Ground, &str) -> bool);
+const STAGES: [Stage; 6] = [
     ("runs", |_, _| true),
     ("has its groups", |ground, id| ground.surplus(&[]).iter().any(|left| *left == format!("control group of {id}"))),
     ("has its pipes", |ground, id| ground.path().join("run/containers").join(id).join("err").exists()),

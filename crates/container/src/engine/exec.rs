@@ -1,8 +1,9 @@
 //! A process more in a running container.
 
-use super::{Engine, error::EngineError};
+use super::{Engine, Status, error::EngineError};
 use crate::{
     capability::CapabilitySet,
+    cgroup::Host,
     plan::{ExecPlan, Filter, Program},
     record::Record,
     runtime::{self, Report, Role, number},
@@ -99,6 +100,12 @@ impl Engine {
     pub fn exec(&self, id: &ContainerId, options: &ExecOptions, io: ExecIo) -> Result<Exec, EngineError> {
         let record = self.record(id)?;
         let state = self.running(id, "run a process in")?;
+        let frozen = Host::detect().and_then(|host| host.open(&state.cgroup)).and_then(|group| group.frozen());
+        if frozen.map_err(|source| EngineError::cgroup("run a process in", id, source))? {
+            // It would be frozen on its way in, and whoever waits for it with it.
+            let status = Status::Paused;
+            return Err(EngineError::WrongState { doing: "run a process in", id: id.short().to_owned(), status });
+        }
         let mut namespaces = namespaces(&record);
         if matches!(state.users, Users::Private { .. }) {
             namespaces |= libc::CLONE_NEWUSER;

@@ -111,6 +111,10 @@ impl Networks {
                 done.push(format!("published ports of container {}", id.short()));
             }
         }
+        for id in self.half_published()?.iter().filter(|id| !alive(id)) {
+            store::remove(&self.half_published_path(id))?;
+            done.push(format!("half a file of published ports of container {}", id.short()));
+        }
         let mut applied = self.apply_table()?;
         {
             let _lock = self.store().lock()?;

@@ -205,6 +205,7 @@ fn dev(plan: &Plan, options: &MountOptions, owner: Owner<'_>) -> Result<OwnedFd,
         }
         .during("set on /dev", option)?;
     }
+    fsconfig_set_string(&context, c"source", c"tmpfs").during("name", WHAT)?;
     fsconfig_set_string(&context, c"uid", owner.uid.to_string()).during("own", WHAT)?;
     fsconfig_set_string(&context, c"gid", owner.gid.to_string()).during("own", WHAT)?;
     fsconfig_create(&context).during("make", WHAT)?;

@@ -237,17 +237,23 @@ impl Ground {
         expect("user ids", self.leases().into_values().collect());
         expect("interface", self.interfaces());
         for one in running {
-            let monitors = processes.iter().filter(|other| other.role == Role::Monitor && other.id.as_ref() == Some(&one.id));
+            let monitors =
+                processes.iter().filter(|other| other.role == Role::Monitor && other.id.as_ref() == Some(&one.id));
             if monitors.count() != 1 {
                 wrong.push(format!("not one monitor of {}", one.name));
             }
         }
         let text = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        wrong.extend(text.lines().filter(|line| line.contains(self.path().to_str().unwrap())).map(|line| format!("mount {line}")));
+        wrong.extend(
+            text.lines()
+                .filter(|line| line.contains(self.path().to_str().unwrap()))
+                .map(|line| format!("mount {line}")),
+        );
         let programs = names_in(&self.run().join("bin")).into_iter();
         wrong.extend(programs.filter(|name| name.contains('.')).map(|name| format!("half a program {name}")));
         let recorded = names_in(&self.data().join("containers"));
-        let records = recorded.iter().filter(|id| !self.data().join("containers").join(id).join("record.json").exists());
+        let records =
+            recorded.iter().filter(|id| !self.data().join("containers").join(id).join("record.json").exists());
         wrong.extend(records.map(|id| format!("folder without record {id}")));
         for name in names_in(&self.data().join("names")) {
             let target = fs::read_link(self.data().join("names").join(&name)).unwrap_or_default();
@@ -284,7 +290,8 @@ impl Ground {
     fn namespaces(&self) -> BTreeSet<String> {
         let inside: BTreeSet<i32> = self.of_role(Role::Inside).iter().map(|one| one.pid).collect();
         let all = all_namespaces();
-        let others: BTreeSet<_> = all.iter().filter(|(pid, _)| !inside.contains(pid)).map(|(_, name)| name.clone()).collect();
+        let others: BTreeSet<_> =
+            all.iter().filter(|(pid, _)| !inside.contains(pid)).map(|(_, name)| name.clone()).collect();
         all.into_iter().map(|(_, name)| name).filter(|name| !others.contains(name)).collect()
     }
     /// Containers with a control group, in whatever hierarchy.
