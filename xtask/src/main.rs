@@ -6,6 +6,7 @@ mod bench;
 mod debian;
 mod demo;
 mod guest;
+mod jdos;
 mod layers;
 mod output;
 mod run;

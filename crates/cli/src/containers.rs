@@ -41,11 +41,11 @@ pub struct ContainerCommand {
     /// Folder of everything that is kept
     #[arg(long, global = true, value_name = "DIR", default_value = Layout::DATA, display_order = 900)]
     data: PathBuf,
-    /// Folder of sockets and state [default: one under /run that goes with --data]
-    #[arg(long = "run", id = "run-folder", global = true, value_name = "DIR", display_order = 900)]
+    /// Folder of sockets and state [default: goes with --data]
+    #[arg(long = "run", id = "run-folder", global = true, value_name = "DIR", display_order = 901)]
     run_folder: Option<PathBuf>,
     /// Print the result as one JSON document
-    #[arg(long, global = true, display_order = 900)]
+    #[arg(long, global = true, display_order = 902)]
     json: bool,
 }
 
@@ -77,7 +77,7 @@ enum Verb {
     /// Remove containers and what they wrote
     #[command(visible_alias = "remove")]
     Rm(Lazy<change::RmArguments>),
-    /// Remove all containers that do not run
+    /// Remove all containers that have ended
     Prune(Lazy<change::PruneArguments>),
     /// List containers
     #[command(visible_aliases = ["ls", "list"])]

@@ -3,7 +3,10 @@
 //! A failure is printed once, by [`crate::print::Printer::failure`]; everything below it returns it. Its exit code is
 //! part of the command line's promise (see [`Code`]).
 
-use container::engine::{EngineError, ErrorKind};
+use container::{
+    engine::{EngineError, ErrorKind},
+    spec::{Fault, SpecErrors},
+};
 use serde::Serialize;
 use std::error::Error;
 
@@ -107,11 +110,30 @@ impl Failure {
 
     /// The engine refused or failed; its message names operation and subject.
     pub fn from_engine(error: &EngineError) -> Self {
+        if let EngineError::Spec(errors) = error {
+            return Self::settings(errors);
+        }
         let mut failure = Self::new(Code::of(error.kind()), error.to_string());
         failure.why = sources(error).collect();
         if error.kind() == ErrorKind::Denied {
             failure.next.push("run it as root, such as with sudo".to_owned());
         }
+        failure
+    }
+
+    /// These settings can not be had on this machine, or contradict each other.
+    fn settings(errors: &SpecErrors) -> Self {
+        let what = match errors.0.len() {
+            1 => "1 setting can not be honoured".to_owned(),
+            n => format!("{n} settings can not be honoured"),
+        };
+        let mut failure = Self::new(Code::USAGE, what);
+        let problem = |fault: &Fault| {
+            let text = fault.to_string();
+            let rest = text.strip_prefix(&fault.field).unwrap_or(&text);
+            Problem { argument: fault.field.clone(), problem: rest.trim_start_matches([':', ' ']).to_owned() }
+        };
+        failure.arguments = errors.0.iter().map(problem).collect();
         failure
     }
 
@@ -180,6 +202,25 @@ mod tests {
         assert_eq!(codes, [2, 3, 4, 6, 1]);
         assert_eq!(Code::of(ErrorKind::CannotStart(127)).0, 127);
         assert_eq!(Code::of(ErrorKind::CannotStart(-1)).0, 125);
+    }
+
+    #[test]
+    fn every_fault_of_a_specification_is_named() {
+        let faults = vec![
+            Fault::new("--memory", "it is less than 4 MiB").of("1k").hint("give more"),
+            Fault::new("linux.rootfsPropagation", "it is not supported"),
+        ];
+        let failure = Failure::from_engine(&EngineError::Spec(SpecErrors(faults)));
+        let texts: Vec<_> =
+            failure.arguments.iter().map(|problem| (problem.argument.as_str(), problem.problem.as_str())).collect();
+        assert_eq!(
+            texts,
+            [
+                ("--memory", "`1k`: it is less than 4 MiB; give more"),
+                ("linux.rootfsPropagation", "it is not supported")
+            ]
+        );
+        assert_eq!((failure.code, failure.what.as_str()), (Code::USAGE, "2 settings can not be honoured"));
     }
 
     #[test]

@@ -14,7 +14,6 @@ pub mod failure;
 pub mod human;
 mod lazy;
 pub mod print;
-pub mod signal;
 pub mod table;
 
 use clap::{

@@ -2,7 +2,7 @@
 //!
 //! A container's group has the same path in every hierarchy that is mounted. [`Host`] is what this machine has (found once,
 //! [`Host::detect`]); [`Cgroup`] is one group in all hierarchies. Limits come as OCI resources and are turned into values of
-//! files first ([`limits`]), so that what can not be had is refused before anything is touched; a group that could not be
+//! files first (`limits`), so that what can not be had is refused before anything is touched; a group that could not be
 //! made whole is taken away again, an update that failed is undone.
 //!
 //! On a hybrid machine each controller is used where it is: the v1 ones as v1, the unified hierarchy for what it has, and
@@ -18,6 +18,7 @@ mod freeze;
 mod limits;
 mod members;
 mod mounts;
+mod prepare;
 mod setting;
 mod stats;
 mod v1;
@@ -28,21 +29,13 @@ pub use error::CgroupError;
 pub use mounts::ContainerMount;
 pub use stats::{Cpu, HostCpu, Io, Memory, Pids, Stats, Throttled};
 
-use crate::sys::bpf;
-use devices::{Exceptions, Rules};
+use devices::Enforced;
 use directory::Directory;
 use oci_spec::runtime::LinuxResources;
-use rustix::{
-    fd::{AsFd, OwnedFd},
-    fs::OFlags,
-    io::Errno,
-};
+use prepare::{Disabled, Made};
+use rustix::{fd::OwnedFd, fs::OFlags, io::Errno};
 use setting::Journal;
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
-
-/// Controllers of the unified hierarchy that every group gets, asked for or not: limits can then be set later, and there
-/// is accounting.
-const ALWAYS_ENABLED: [&str; 6] = ["cpu", "cpuset", "hugetlb", "io", "memory", "pids"];
 
 /// How the hierarchies of a machine are made up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,6 +125,20 @@ impl Host {
         self.0.hierarchy_of(name).is_some()
     }
 
+    /// Whether swap is counted, so that `memory.swap` can be honoured. On v2 the kernel shows it in groups only: where
+    /// there is none yet, it is taken to be so, and making one tells.
+    pub fn has_swap_accounting(&self) -> bool {
+        let Some(index) = self.0.hierarchy_of("memory") else { return false };
+        let hierarchy = &self.0.hierarchies[index];
+        let root = &hierarchy.directory;
+        if hierarchy.version == Version::V1 {
+            return root.has("memory.memsw.limit_in_bytes");
+        }
+        let groups = root.directories(".").unwrap_or_default();
+        let with_memory = groups.iter().find(|name| root.has(&format!("{name}/memory.max")));
+        with_memory.is_none_or(|name| root.has(&format!("{name}/memory.swap.max")))
+    }
+
     /// Makes a group with these limits, path such as `jdos/ID`. An empty one that is there already (left by somebody who
     /// was killed) is made anew.
     ///
@@ -140,16 +147,18 @@ impl Host {
     pub fn create(&self, path: &str, resources: &LinuxResources, extras: &Extras) -> Result<Cgroup, CgroupError> {
         check_path(path)?;
         let settings = limits::plan(&self.0, resources, None)?;
-        let device_rules = self.device_rules(resources, *extras)?;
+        let device_rules = Enforced::new(&self.0, resources, *extras)?;
         let additional = limits::additional_controllers(resources);
-        let mut cgroup = Cgroup { host: self.0.clone(), path: path.to_owned(), directories: Vec::new(), disabled: Vec::new() };
-        let filled = cgroup.make(&additional).and_then(|()| {
+        let mut cgroup =
+            Cgroup { host: self.0.clone(), path: path.to_owned(), directories: Vec::new(), disabled: Vec::new() };
+        let mut made = Made::default();
+        let filled = cgroup.make(&additional, &mut made).and_then(|()| {
             setting::apply(&cgroup, &settings, None)?;
-            cgroup.set_devices(&device_rules, true)
+            device_rules.enforce(&cgroup, true)
         });
         if let Err(error) = filled {
             // The first error is the one to be told; what stays behind for another reason is the sweep's.
-            cgroup.remove_made();
+            made.remove(&self.0);
             return Err(error);
         }
         Ok(cgroup)
@@ -213,38 +222,6 @@ impl Host {
     pub fn mounts_for_container(&self) -> Vec<ContainerMount> {
         mounts::mounts(&self.0.hierarchies)
     }
-
-    /// The rules for devices, in the form for the hierarchy that enforces them.
-    fn device_rules(&self, resources: &LinuxResources, extras: Extras) -> Result<DeviceRules, CgroupError> {
-        let rules = Rules::new(resources.devices().as_deref().unwrap_or_default(), extras.usual_devices)?;
-        if self.0.version_of("devices").is_some() {
-            return Exceptions::new(&rules).map(DeviceRules::V1);
-        }
-        if self.0.unified().is_some() {
-            return Ok(DeviceRules::V2(rules));
-        }
-        if rules.allows_everything() {
-            return Ok(DeviceRules::None);
-        }
-        Err(CgroupError::setting("devices", self.0.why_unavailable("devices")))
-    }
-}
-
-/// Rules for devices as the hierarchy takes them.
-#[derive(Debug)]
-enum DeviceRules {
-    V1(Exceptions),
-    V2(Rules),
-    /// There is neither rule nor hierarchy.
-    None,
-}
-
-/// A controller that could not be enabled on the way to a group.
-#[derive(Debug)]
-struct Disabled {
-    controller: String,
-    file: PathBuf,
-    error: Errno,
 }
 
 /// One group in all hierarchies.
@@ -295,7 +272,7 @@ impl Cgroup {
         let read = |controller: &str, file: &str| self.directory_of(controller)?.read(file).ok();
         let settings = limits::plan(&self.host, resources, Some(&read))?;
         let device_rules = match resources.devices() {
-            Some(_) => Some(Host(self.host.clone()).device_rules(resources, *extras)?),
+            Some(_) => Some(Enforced::new(&self.host, resources, *extras)?),
             None => None,
         };
         if let Some(memory) = resources.memory()
@@ -310,7 +287,7 @@ impl Cgroup {
         }
         let mut journal = Journal::default();
         let result = setting::apply(self, &settings, Some(&mut journal))
-            .and_then(|()| device_rules.map_or(Ok(()), |rules| self.set_devices(&rules, false)));
+            .and_then(|()| device_rules.map_or(Ok(()), |rules| rules.enforce(self, false)));
         result.map_err(|error| journal.undo(self, error))
     }
 
@@ -328,121 +305,6 @@ impl Cgroup {
     /// Its directories, in the order in which they are to be removed.
     pub fn directories(&self) -> Vec<PathBuf> {
         self.present().map(|directory| directory.path().to_owned()).collect()
-    }
-
-    /// Makes the directories, and what must be so on the way to them.
-    fn make(&mut self, additional: &BTreeSet<String>) -> Result<(), CgroupError> {
-        let host = self.host.clone();
-        for hierarchy in &host.hierarchies {
-            // Noted before it is made, so that what was made of it is taken away after an error.
-            self.directories.push(None);
-            self.make_directory(hierarchy)?;
-            let place = || hierarchy.directory.path().join(&self.path);
-            let directory =
-                hierarchy.directory.below(&self.path).map_err(|error| CgroupError::io("open", place(), error))?;
-            match hierarchy.version {
-                Version::V1 if hierarchy.has("cpuset") => initialise_cpuset(hierarchy, &self.path, &directory)?,
-                Version::V1 => {}
-                Version::V2 => self.disabled = enable_controllers(hierarchy, &self.path, &directory, additional)?,
-            }
-            if let Some(place) = self.directories.last_mut() {
-                *place = Some(directory);
-            }
-        }
-        Ok(())
-    }
-
-    fn make_directory(&self, hierarchy: &Hierarchy) -> Result<(), CgroupError> {
-        let place = hierarchy.directory.path().join(&self.path);
-        // The folders above are nearly always there, so they are made on demand; the attempts are for those who remove
-        // them, or the leftover, at the same time.
-        let mut result = Err(Errno::NOENT);
-        for _ in 0..3 {
-            result = hierarchy.directory.make(&self.path);
-            match result {
-                Err(Errno::NOENT) => {
-                    for ancestor in ancestors(&self.path) {
-                        match hierarchy.directory.make(ancestor) {
-                            Ok(()) | Err(Errno::EXIST) => {}
-                            Err(error) => {
-                                let place = hierarchy.directory.path().join(ancestor);
-                                return Err(CgroupError::io("make control group", place, error));
-                            }
-                        }
-                    }
-                }
-                Err(Errno::EXIST) => self.remove_leftover(hierarchy)?,
-                _ => break,
-            }
-        }
-        result.map_err(|error| CgroupError::io("make control group", place, error))
-    }
-
-    /// Takes away what a failed [`Cgroup::make`] made: its own directories and the folders above them, if they are unused.
-    /// (Never what is in use: the kernel would not remove that.)
-    fn remove_made(&self) {
-        for (hierarchy, _) in self.host.hierarchies.iter().zip(&self.directories) {
-            for path in std::iter::once(self.path.as_str()).chain(ancestors(&self.path).rev()) {
-                match hierarchy.directory.remove(path) {
-                    Ok(()) | Err(Errno::NOENT) => {}
-                    Err(Errno::BUSY | Errno::NOTEMPTY) => break,
-                    Err(error) => {
-                        let path = hierarchy.directory.path().join(path);
-                        tracing::warn!(path = %path.display(), %error, "control group not removed");
-                    }
-                }
-            }
-        }
-    }
-
-    /// Enforces the rules for devices.
-    fn set_devices(&self, rules: &DeviceRules, creating: bool) -> Result<(), CgroupError> {
-        match rules {
-            DeviceRules::None => Ok(()),
-            DeviceRules::V1(exceptions) => self.set_devices_v1(exceptions, creating),
-            DeviceRules::V2(rules) => {
-                self.unified().map_or(Ok(()), |directory| set_device_program(directory, rules))
-            }
-        }
-    }
-
-    fn set_devices_v1(&self, target: &Exceptions, creating: bool) -> Result<(), CgroupError> {
-        let Some(directory) = self.directory_of("devices") else { return Ok(()) };
-        // A new group has what the one above it has: everything, or as much of it as may be had here.
-        if creating && target.default && target.exceptions.is_empty() {
-            return Ok(());
-        }
-        let list = |error| CgroupError::io("read", directory.path().join("devices.list"), error);
-        let former = if creating { None } else { Exceptions::parse(&directory.read("devices.list").map_err(list)?) };
-        let names = ["devices.deny", "devices.allow"];
-        let mut files: [Option<OwnedFd>; 2] = [None, None];
-        let mut put = |(allow, value): &(bool, String)| -> Result<(), (Errno, PathBuf)> {
-            let name = names[usize::from(*allow)];
-            let file = &mut files[usize::from(*allow)];
-            let opened = match file.take() {
-                Some(opened) => opened,
-                None => directory.file(name, OFlags::WRONLY).map_err(|error| (error, directory.path().join(name)))?,
-            };
-            let result = directory::write(opened.as_fd(), value).map_err(|error| (error, directory.path().join(name)));
-            *file = Some(opened);
-            result
-        };
-        for write in target.writes(former.as_ref()) {
-            let Err((error, file)) = put(&write) else { continue };
-            let hint = if error == Errno::PERM { " (the group above may not use it)" } else { "" }.to_owned();
-            let refused =
-                CgroupError::Refused { field: "devices".to_owned(), value: write.1, file, hint, source: error.into() };
-            if let Some(former) = &former {
-                let now = directory.read("devices.list").ok().and_then(|list| Exceptions::parse(&list));
-                let lost = former.writes(now.as_ref()).iter().find_map(|write| put(write).err());
-                if let Some((error, file)) = lost {
-                    let settings = format!("{} ({error})", file.display());
-                    return Err(CgroupError::NotRestored { settings, source: Box::new(refused) });
-                }
-            }
-            return Err(refused);
-        }
-        Ok(())
     }
 
     /// The directories that are there.
@@ -489,106 +351,15 @@ impl Cgroup {
             );
         }
         match self.directory_of(controller) {
-            Some(directory) if self.is_enabled(controller) => format!("there is no {files} in {}", directory.path().display()),
-            Some(directory) => format!("the controller `{controller}` is not enabled in {}", directory.path().display()),
+            Some(directory) if self.is_enabled(controller) => {
+                format!("there is no {files} in {}", directory.path().display())
+            }
+            Some(directory) => {
+                format!("the controller `{controller}` is not enabled in {}", directory.path().display())
+            }
             None => self.host.why_unavailable(controller),
         }
     }
-}
-
-/// Replaces the device program of a directory of the unified hierarchy, in one step: there is no time without one.
-fn set_device_program(directory: &Directory, rules: &Rules) -> Result<(), CgroupError> {
-    let refused = |error: Errno, log: String| CgroupError::Program {
-        path: directory.path().to_owned(),
-        log: if log.is_empty() { log } else { format!("\n{log}") },
-        source: error.into(),
-    };
-    let former = bpf::device_programs(directory.as_fd()).map_err(|error| refused(error, String::new()))?;
-    let mut former = former.iter().map(AsFd::as_fd);
-    if !rules.allows_everything() {
-        let instructions: Vec<_> = devices::compile(rules).into_iter().map(devices::Instruction::encode).collect();
-        let program = bpf::load_device_program(&instructions).map_err(|(error, log)| refused(error, log))?;
-        bpf::attach_device_program(directory.as_fd(), program.as_fd(), former.next())
-            .map_err(|error| refused(error, String::new()))?;
-    }
-    for program in former {
-        bpf::detach_device_program(directory.as_fd(), program).map_err(|error| refused(error, String::new()))?;
-    }
-    Ok(())
-}
-
-/// v1: a new cpuset has neither cores nor memory, and nobody can join it. The folders above get what their own parent has,
-/// and the mark that what is made in them starts like they do (`clone_children`), so that this is done once only.
-fn initialise_cpuset(hierarchy: &Hierarchy, path: &str, directory: &Directory) -> Result<(), CgroupError> {
-    const FILES: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
-    let read = |directory: &Directory, file: &str| {
-        directory.read(file).map_err(|error| CgroupError::io("read", directory.path().join(file), error))
-    };
-    if !read(directory, "cpuset.mems")?.trim().is_empty() {
-        return Ok(());
-    }
-    let open = |path: &str| {
-        let place = || hierarchy.directory.path().join(path);
-        hierarchy.directory.below(path).map_err(|error| CgroupError::io("open", place(), error))
-    };
-    let mut above = open(".")?;
-    for (path, is_last) in ancestors(path).map(|path| (path, false)).chain([(path, true)]) {
-        let here = open(path)?;
-        let write = |file: &str, value: &str| {
-            let place = || here.path().join(file);
-            here.write(file, value).map_err(|error| CgroupError::io("write", place(), error))
-        };
-        for file in FILES {
-            if read(&here, file)?.trim().is_empty() {
-                write(file, read(&above, file)?.trim())?;
-            }
-        }
-        if !is_last {
-            write("cgroup.clone_children", "1")?;
-        }
-        above = here;
-    }
-    Ok(())
-}
-
-/// v2: a controller is in a group when all groups above it hand it down. Gives those that could not be enabled; that is an
-/// error only for a limit that needs one.
-fn enable_controllers(
-    hierarchy: &Hierarchy,
-    path: &str,
-    directory: &Directory,
-    additional: &BTreeSet<String>,
-) -> Result<Vec<Disabled>, CgroupError> {
-    let read = |directory: &Directory, file: &str| -> Result<BTreeSet<String>, CgroupError> {
-        let text = directory.read(file).map_err(|error| CgroupError::io("read", directory.path().join(file), error))?;
-        Ok(text.split_ascii_whitespace().map(str::to_owned).collect())
-    };
-    let wanted = |name: &&String| ALWAYS_ENABLED.contains(&name.as_str()) || additional.contains(*name);
-    let here = read(directory, "cgroup.controllers")?;
-    let mut missing: Vec<_> =
-        hierarchy.controllers.iter().filter(wanted).filter(|name| !here.contains(*name)).cloned().collect();
-    let mut disabled = Vec::new();
-    for ancestor in std::iter::once(".").chain(ancestors(path)) {
-        if missing.is_empty() {
-            break;
-        }
-        let place = || hierarchy.directory.path().join(ancestor);
-        let above = hierarchy.directory.below(ancestor).map_err(|error| CgroupError::io("open", place(), error))?;
-        let handed_down = read(&above, "cgroup.subtree_control")?;
-        // One by one: a refused one would take the others of the same write with it.
-        missing.retain(|name| {
-            if handed_down.contains(name) {
-                return true;
-            }
-            let result = above.write("cgroup.subtree_control", &format!("+{name}"));
-            if let Err(error) = result {
-                let file = above.path().join("cgroup.subtree_control");
-                disabled.push(Disabled { controller: name.clone(), file, error });
-            }
-            result.is_ok()
-        });
-    }
-    Ok(disabled)
 }
 
 /// The groups above a path, the uppermost first.

@@ -33,12 +33,7 @@ use crate::{
 };
 use error::At;
 use model::{ContainerId, ContainerName, NetworkName};
-use std::{
-    fs, io,
-    ops::ControlFlow,
-    os::fd::AsFd,
-    path::Path,
-};
+use std::{fs, io, ops::ControlFlow, os::fd::AsFd, path::Path};
 
 /// The engine on one data folder. Cheap to open; holds no lock between calls.
 #[derive(Debug, Clone)]
@@ -79,9 +74,7 @@ impl Engine {
         };
         match (found.pop(), found.len()) {
             (Some(id), 0) => Ok(id),
-            (Some(_), others) => {
-                Err(EngineError::Ambiguous { reference: reference.to_owned(), count: others + 1 })
-            }
+            (Some(_), others) => Err(EngineError::Ambiguous { reference: reference.to_owned(), count: others + 1 }),
             (None, _) => Err(EngineError::NotFound { reference: reference.to_owned() }),
         }
     }
@@ -117,14 +110,19 @@ impl Engine {
         serde_json::from_slice(&text).map_err(io::Error::from).at("read", &path)
     }
 
-    /// Stores a record for good: after this returns it survives a power cut.
+    /// Stores a record: after this returns it survives `kill -9`, and a power cut as well, unless the container is one
+    /// to be removed at its end, which a power cut is.
     fn store(&self, record: &Record) -> Result<(), EngineError> {
         let path = self.layout.container(&record.id).join("record.json");
         let temporary = path.with_extension("json.tmp");
         let write = || -> io::Result<()> {
             fs::write(&temporary, serde_json::to_vec(record)?)?;
+            if record.remove {
+                return fs::rename(&temporary, &path);
+            }
             fs::File::open(&temporary)?.sync_all()?;
-            fs::rename(&temporary, &path)
+            fs::rename(&temporary, &path)?;
+            sync_folder(&self.layout.container(&record.id))
         };
         write().at("write", &path)
     }

@@ -97,9 +97,9 @@ impl Arguments {
 /// # Errors
 /// That of the file system.
 pub fn install(layout: &Layout) -> io::Result<PathBuf> {
-    let hash = PROGRAM.iter().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
+    let hash = PROGRAM
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3));
     let path = layout.run().join("bin").join(format!("monitor-{hash:016x}"));
     if path.exists() {
         return Ok(path);
@@ -113,11 +113,9 @@ pub fn install(layout: &Layout) -> io::Result<PathBuf> {
     })();
     match written {
         Ok(()) => Ok(path),
-        Err(error) => {
-            match fs::remove_file(&temporary) {
-                Err(rest) if rest.kind() != io::ErrorKind::NotFound => Err(rest),
-                _ => Err(error),
-            }
-        }
+        Err(error) => match fs::remove_file(&temporary) {
+            Err(rest) if rest.kind() != io::ErrorKind::NotFound => Err(rest),
+            _ => Err(error),
+        },
     }
 }

@@ -147,10 +147,7 @@ impl Networks {
 
     /// Brings the firewall table up to date; whether anything had to be done.
     fn apply_table(&self) -> Result<bool, NetworkError> {
-        self.firewall.apply(|| {
-            let bridges = self.store.descriptions()?.into_iter().map(|description| description.bridge).collect();
-            Ok((bridges, self.published()?))
-        })
+        self.firewall.apply(|| Ok((self.store.descriptions()?, self.published()?)))
     }
 
     /// The interfaces of containers, as the kernel has them.

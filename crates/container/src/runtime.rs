@@ -13,8 +13,8 @@ mod program;
 pub(crate) mod shim;
 mod tree;
 
-pub use message::{Failure, FailureKind, Report};
 pub(crate) use message::receive_report;
+pub use message::{Failure, FailureKind, Report};
 
 use crate::sys::{mount, process};
 use rustix::{

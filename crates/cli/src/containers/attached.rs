@@ -7,12 +7,13 @@ use super::{
 };
 use crate::{
     failure::{Code, Failure, Result},
-    signal,
+    human,
 };
 use clap::Args;
 use container::{
     attach::Client,
     engine::{Engine, ErrorKind, Status},
+    spec::Signal,
     state::Exit,
 };
 use jiff::Timestamp;
@@ -122,6 +123,10 @@ impl Foreground<'_> {
     /// # Errors
     /// When the connection is lost.
     pub fn run(self, context: &mut Context<'_, '_, '_>, client: Client, signals: &mut Signals) -> Result<Code> {
+        if self.tty && self.interactive && !std::io::stdin().is_terminal() {
+            let why = "standard input is no terminal: its input ends with ours, and keys are not passed on as typed";
+            context.printer.warnings(&[why.to_owned()]);
+        }
         context.printer.flush()?;
         let mut failures = Vec::new();
         let end = self.carry(&context.engine, client, signals, &mut failures);
@@ -143,17 +148,19 @@ impl Foreground<'_> {
             }
             End::OutputClosed => {
                 if self.owned {
-                    context.engine.stop(self.id, None).map_err(|error| Failure::from_engine(&error))?;
-                    self.remove(context)?;
+                    match context.engine.stop(self.id, None) {
+                        Err(error) if error.kind() != ErrorKind::NotFound => return Err(Failure::from_engine(&error)),
+                        _ => self.settle(context, Exit::from_wait_status(-1, false, 0, Timestamp::now()))?,
+                    };
                 }
                 Ok(Code::BROKEN_PIPE)
             }
             End::Signal(number) => {
                 context.printer.hint(&format!(
-                    "left on {}; {} goes on: {}",
-                    signal::name(number),
-                    self.name,
-                    self.again()
+                    "left on {}; {name} goes on: {}, or jdos container stop {name}",
+                    name_of(number),
+                    self.again(),
+                    name = self.name,
                 ));
                 Ok(Code(u8::try_from(128 + number).unwrap_or(Code::INTERRUPTED.0)))
             }
@@ -218,12 +225,17 @@ impl Foreground<'_> {
         session.run(&mut AttachedPeer(client))
     }
 
-    fn ended(&self, context: &mut Context<'_, '_, '_>, exit: Exit) -> Result<Code> {
+    fn ended(&self, context: &mut Context<'_, '_, '_>, seen: Exit) -> Result<Code> {
+        let exit = self.settle(context, seen)?;
+        let mut warnings = Vec::new();
         if exit.oom {
-            let why = format!("{}: the kernel killed a process in it: out of memory", self.name);
-            context.printer.warnings(&[why]);
+            warnings.push(format!("{}: the kernel killed a process in it: out of memory", self.name));
         }
-        self.remove(context)?;
+        if exit.dropped > 0 {
+            let lost = human::size(exit.dropped);
+            warnings.push(format!("{}: {lost} of its output could not be written to its log", self.name));
+        }
+        context.printer.warnings(&warnings);
         context.printer_result(self, Some(exit))?;
         let code = exit.code.and_then(|code| u8::try_from(code).ok()).map(Code);
         code.ok_or_else(|| {
@@ -233,17 +245,27 @@ impl Foreground<'_> {
         })
     }
 
-    fn remove(&self, context: &Context<'_, '_, '_>) -> Result<()> {
-        if !self.remove {
-            return Ok(());
+    /// Waits until what the run left is cleared away, so that the next command finds it ended (or gone); gives how it
+    /// ended as it is recorded, or as it was seen when there is no record any more.
+    fn settle(&self, context: &Context<'_, '_, '_>, seen: Exit) -> Result<Exit> {
+        let exit = match context.engine.wait(self.id) {
+            Ok(exit) => exit,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(seen),
+            Err(error) => return Err(Failure::from_engine(&error)),
+        };
+        if self.remove {
+            match context.engine.remove(self.id, true) {
+                // Another one that saw it end was faster.
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(Failure::from_engine(&error)),
+                _ => {}
+            }
         }
-        match context.engine.remove(self.id, true) {
-            // Another one that saw it end was faster.
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(Failure::from_engine(&error)),
-            Ok(()) => Ok(()),
-        }
+        Ok(exit)
     }
+}
+
+fn name_of(signal: i32) -> String {
+    Signal::from_number(signal).map_or_else(|| signal.to_string(), |signal| signal.to_string())
 }
 
 impl Context<'_, '_, '_> {

@@ -4,13 +4,11 @@ use super::{
     Context,
     each::{Selection, each},
 };
-use crate::{
-    failure::{Code, Failure, Result},
-    signal,
-};
+use crate::failure::{Code, Failure, Result};
 use clap::Args;
 use container::{
     engine::{EngineError, ErrorKind, Status},
+    spec::Signal,
     state::Exit,
 };
 use model::ContainerId;
@@ -152,10 +150,12 @@ pub fn stop(context: &mut Context<'_, '_, '_>, arguments: &StopArguments) -> Res
 
 /// Sends a signal.
 pub fn kill(context: &mut Context<'_, '_, '_>, arguments: &KillArguments) -> Result<Code> {
-    let number = signal::parse(&arguments.signal)
+    let signal = arguments
+        .signal
+        .parse::<Signal>()
         .map_err(|problem| Failure::new(Code::USAGE, format!("--signal: {problem}")).next("kill -l"))?;
     let selection = selected(&arguments.containers, arguments.all);
-    change(context, &selection, "kill", &ALIVE, |context, id| context.engine.kill(id, number))
+    change(context, &selection, "kill", &ALIVE, |context, id| context.engine.kill(id, signal.number()))
 }
 
 /// Freezes.
@@ -187,9 +187,9 @@ pub fn wait(context: &mut Context<'_, '_, '_>, arguments: &WaitArguments) -> Res
     each(context, &arguments.containers, arguments.ignore, one, text)
 }
 
-/// Removes all that do not run, after asking.
+/// Removes all that have ended, after asking.
 pub fn prune(context: &mut Context<'_, '_, '_>, arguments: &PruneArguments) -> Result<Code> {
-    if !arguments.force && !confirmed(context, "This removes all containers that do not run, and what they wrote.")? {
+    if !arguments.force && !confirmed(context, "This removes all containers that have ended, and what they wrote.")? {
         context.printer.hint("nothing was removed");
         return Ok(Code::DONE);
     }

@@ -9,10 +9,7 @@ use super::{
     session::{DetachKeys, End, ExecPeer, RawTerminal, Reaction, Session, window_size},
     translate::{Surroundings, env},
 };
-use crate::{
-    failure::{Code, Failure, Result},
-    signal,
-};
+use crate::failure::{Code, Failure, Result};
 use clap::Args;
 use container::engine::{Exec, ExecIo, ExecOptions};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -166,7 +163,7 @@ fn carry(
         if has_pty {
             return if fatal { Reaction::Leave } else { Reaction::GoOn };
         }
-        let sent = match (&target, named(number)) {
+        let sent = match (&target, Signal::from_named_raw(number)) {
             (Some(target), Some(signal)) => pidfd_send_signal(target, signal),
             _ => return Reaction::GoOn,
         };
@@ -186,10 +183,4 @@ fn carry(
         on_signal: &mut on_signal,
     };
     session.run(&mut peer)
-}
-
-fn named(number: i32) -> Option<Signal> {
-    let signal = Signal::from_named_raw(number);
-    debug_assert!(signal.is_some(), "only named signals are caught: {}", signal::name(number));
-    signal
 }

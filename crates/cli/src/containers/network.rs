@@ -65,7 +65,7 @@ fn list(context: &mut Context<'_, '_, '_>, quiet: bool) -> Result<Code> {
         if quiet {
             return networks.iter().map(|network| format!("{}\n", network.name)).collect();
         }
-        let mut table = Table::new(&["NAME", "BRIDGE", "IPV4", "IPV6", "LEASES"]);
+        let mut table = Table::new(&["NAME", "BRIDGE", "IPV4", "IPV6", "LEASES", "CONTAINERS"]);
         for network in &networks {
             table.row([
                 network.name.to_string(),
@@ -73,6 +73,7 @@ fn list(context: &mut Context<'_, '_, '_>, quiet: bool) -> Result<Code> {
                 network.ipv4.to_string(),
                 network.ipv6.to_string(),
                 network.leases.to_string(),
+                network.users.join(", "),
             ]);
         }
         table.render()

@@ -6,7 +6,10 @@ mod mount;
 mod values;
 
 use super::{create::CreateArguments, problems::Problems};
-use container::options::{CreateOptions, NamespaceMode, RootSource};
+use container::{
+    options::{CreateOptions, NamespaceMode, RootSource},
+    spec::Signal,
+};
 use std::{
     io,
     path::{Path, PathBuf},
@@ -98,7 +101,7 @@ pub fn create_options(
     options.labels = values::labels(&keeping.label, problems);
     options.stop_signal = keeping.stop_signal.clone();
     if let Some(text) = &keeping.stop_signal {
-        problems.take("--stop-signal", crate::signal::parse(text));
+        problems.take("--stop-signal", text.parse::<Signal>());
     }
     options.stop_timeout = values::ranged("--stop-timeout", &keeping.stop_timeout, 0, u32::MAX, problems);
     options.log = values::log(&keeping.log_opt, problems);

@@ -4,9 +4,11 @@
 //! denied. On v2 that is a small eBPF program ([`program`]) and exact. On v1 the kernel keeps a default and exceptions to
 //! it ([`Exceptions`]), which can not say "all but one of these": such rules are refused, not approximated.
 
+mod enforce;
 mod program;
 
-pub(super) use program::{Instruction, compile};
+pub(super) use enforce::Enforced;
+use program::compile;
 
 use super::CgroupError;
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
@@ -256,7 +258,10 @@ impl Exceptions {
         };
         let difference = |from: &BTreeMap<Devices, u8>, to: &BTreeMap<Devices, u8>, allow| -> Vec<(bool, String)> {
             let missing = from.iter().map(|(devices, access)| (devices, access & !to.get(devices).unwrap_or(&0)));
-            missing.filter(|(_, access)| *access != 0).map(|(devices, access)| (allow, entry((devices, &access)))).collect()
+            missing
+                .filter(|(_, access)| *access != 0)
+                .map(|(devices, access)| (allow, entry((devices, &access))))
+                .collect()
         };
         let mut writes = difference(&self.exceptions, &former.exceptions, true);
         writes.extend(difference(&former.exceptions, &self.exceptions, false));

@@ -40,6 +40,16 @@ pub enum CgroupError {
         /// Process ids and names.
         processes: String,
     },
+    /// v2: the group would be a part of a process's threads.
+    #[error(
+        "control group {} can hold no processes: a group above it has some of its own and hands down `cpu` or `pids`; \
+         move them into a group below that one",
+        path.display()
+    )]
+    Threaded {
+        /// Directory.
+        path: PathBuf,
+    },
     /// A setting that this machine can not, or no machine could, honour. Nothing was written.
     #[error("{field}: {reason}")]
     Setting {

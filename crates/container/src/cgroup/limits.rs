@@ -48,13 +48,11 @@ impl Amount {
 /// All settings for these resources, but for the devices.
 pub(super) fn plan(host: &Inner, resources: &LinuxResources, current: Current<'_>) -> Result<Groups, CgroupError> {
     let mut groups = Groups::new();
-    let matters = |setting: &&Setting| !setting.optional && !(setting.is_default && current.is_none());
+    let matters = |setting: &&Setting| !(setting.optional || setting.is_default && current.is_none());
     let mut add = |version: Option<Version>, settings: Groups| {
         let settings: Groups = settings.into_iter().filter(|group| !group.is_empty()).collect();
         match (version, settings.iter().flatten().find(matters)) {
-            (None, Some(first)) => {
-                Err(CgroupError::setting(&first.field, host.why_unavailable(&first.controller)))
-            }
+            (None, Some(first)) => Err(CgroupError::setting(&first.field, host.why_unavailable(&first.controller))),
             (None, None) => Ok(()),
             (Some(_), _) => {
                 groups.extend(settings);
@@ -110,8 +108,9 @@ pub(super) fn plan(host: &Inner, resources: &LinuxResources, current: Current<'_
     for (device, limit) in resources.rdma().iter().flatten().collect::<BTreeMap<_, _>>() {
         let part = |name: &str, value: Option<u32>| value.map(|value| format!(" {name}={value}")).unwrap_or_default();
         let (handles, objects) = (part("hca_handle", limit.hca_handles()), part("hca_object", limit.hca_objects()));
-        let setting = Setting::new("rdma", format!("rdma[{device}]"), "rdma.max", format!("{device}{handles}{objects}"))
-            .line(device, format!("{device} hca_handle=max hca_object=max"));
+        let setting =
+            Setting::new("rdma", format!("rdma[{device}]"), "rdma.max", format!("{device}{handles}{objects}"))
+                .line(device, format!("{device} hca_handle=max hca_object=max"));
         add(host.version_of("rdma"), vec![vec![setting]])?;
     }
     for (file, value) in resources.unified().iter().flatten().collect::<BTreeMap<_, _>>() {
@@ -127,9 +126,8 @@ pub(super) fn plan(host: &Inner, resources: &LinuxResources, current: Current<'_
         }
         // Files with one line per key take one line a call.
         let lines = value.lines().filter(|line| !line.is_empty());
-        let settings = lines.map(|line| {
-            Setting::new(controller.clone(), format!("unified[{file}]"), file, line).needs("such setting")
-        });
+        let settings = lines
+            .map(|line| Setting::new(controller.clone(), format!("unified[{file}]"), file, line).needs("such setting"));
         add(version, settings.map(|setting| vec![setting]).collect())?;
     }
     Ok(groups)
@@ -152,7 +150,11 @@ pub(super) fn additional_controllers(resources: &LinuxResources) -> BTreeSet<Str
 /// The files have the same names and meaning in both versions.
 fn cpuset(cpu: &LinuxCpu) -> Groups {
     let setting = |field, file, value: &Option<String>| {
-        value.iter().filter(|list| !list.trim().is_empty()).map(|list| Setting::new("cpuset", field, file, list)).collect()
+        value
+            .iter()
+            .filter(|list| !list.trim().is_empty())
+            .map(|list| Setting::new("cpuset", field, file, list))
+            .collect()
     };
     vec![setting("cpu.cpus", "cpuset.cpus", cpu.cpus()), setting("cpu.mems", "cpuset.mems", cpu.mems())]
 }

@@ -57,10 +57,12 @@ impl Cgroup {
     }
 
     /// Frozen, they can neither fork nor get away from under their number, so one round is enough; without the freezer
-    /// they are outrun in some. Leaves out those of the unified hierarchy if they were killed already: what remains joined
-    /// the v1 hierarchies only.
+    /// they are outrun in some. Who has got the signal can not fork any more, and nobody else is left when a round finds
+    /// none but those. Leaves out the unified hierarchy if its processes were killed already: what remains joined the v1
+    /// hierarchies only.
     fn kill_one_by_one(&self, without_unified: bool) -> Result<(), CgroupError> {
         let deadline = Instant::now() + PATIENCE;
+        let mut killed = BTreeSet::new();
         for round in 0.. {
             let mut alive = BTreeSet::new();
             for (hierarchy, directory) in self.here() {
@@ -68,36 +70,46 @@ impl Cgroup {
                     collect(directory, DEEPEST, &mut alive)?;
                 }
             }
-            alive.retain(|pid| !is_dying(*pid) && !(without_unified && self.is_in_unified(*pid)));
-            if alive.is_empty() {
+            alive.retain(|pid| !(is_dying(*pid) || without_unified && self.is_in_unified(*pid)));
+            if alive.is_subset(&killed) {
                 break;
             }
             if Instant::now() > deadline {
                 let path = self.present().next().map_or_else(PathBuf::new, |directory| directory.path().to_owned());
-                return Err(CgroupError::Occupied { path, processes: describe(&alive), source: Errno::TIMEDOUT.into() });
+                return Err(CgroupError::Occupied {
+                    path,
+                    processes: describe(&alive),
+                    source: Errno::TIMEDOUT.into(),
+                });
             }
             self.freeze_for_kill();
-            for pid in &alive {
-                self.kill_process(*pid);
-            }
+            alive.retain(|pid| self.kill_process(*pid));
             self.thaw_for_kill();
+            killed.append(&mut alive);
             pause(round);
         }
         self.thaw_for_kill();
         Ok(())
     }
 
-    /// One process, if it is (still) in this group in any hierarchy.
-    fn kill_process(&self, pid: i32) {
-        let Some(number) = Pid::from_raw(pid) else { return };
-        // Whoever can not be opened is gone; whoever comes in meanwhile is found by the next round.
-        let Ok(process) = pidfd_open(number, PidfdFlags::empty()) else { return };
-        let Ok(text) = fs::read_to_string(format!("/proc/{pid}/cgroup")) else { return };
-        if self.host.hierarchies.iter().any(|hierarchy| is_below(detect::group_of(&text, hierarchy), &self.path))
-            && let Err(error) = pidfd_send_signal(process, Signal::KILL)
-            && error != Errno::SRCH
-        {
-            tracing::warn!(pid, %error, "process not killed");
+    /// One process, if it is (still) in this group in any hierarchy. Whether it has the signal, or needs none.
+    fn kill_process(&self, pid: i32) -> bool {
+        let Some(number) = Pid::from_raw(pid) else { return true };
+        let process = match pidfd_open(number, PidfdFlags::empty()) {
+            Ok(process) => process,
+            Err(error) => return error == Errno::SRCH,
+        };
+        // Read after it was opened: now the number can not have become somebody else's unnoticed. Gone if not readable.
+        let Ok(text) = fs::read_to_string(format!("/proc/{pid}/cgroup")) else { return is_dying(pid) };
+        if !self.host.hierarchies.iter().any(|hierarchy| is_below(detect::group_of(&text, hierarchy), &self.path)) {
+            return true;
+        }
+        match pidfd_send_signal(process, Signal::KILL) {
+            Ok(()) | Err(Errno::SRCH) => true,
+            Err(error) => {
+                tracing::warn!(pid, %error, "process not killed");
+                false
+            }
         }
     }
 

@@ -203,9 +203,11 @@ fn refusal(directory: &Directory, setting: &Setting, file: &str, value: &str, er
         ("memory", Errno::INVAL) => {
             " (memory.swap is memory plus swap and must not be below memory.limit: give both)".to_owned()
         }
-        ("cpu", Errno::INVAL) => " (a quota is at least 1000 µs, a period 1000 to 1000000 µs, a burst at most the quota, \
+        ("cpu", Errno::INVAL) => {
+            " (a quota is at least 1000 µs, a period 1000 to 1000000 µs, a burst at most the quota, \
              and no group may get more than the ones above it)"
-            .to_owned(),
+                .to_owned()
+        }
         ("cpuset", Errno::INVAL | Errno::RANGE | Errno::ACCESS | Errno::NOSPC) => {
             " (a list such as `0-1,3` of what this machine has and the group above may use)".to_owned()
         }

@@ -193,7 +193,9 @@ impl Cgroup {
                 None => Ok(self.text("blkio", &format!("blkio.bfq.{what}_recursive"))?.or(throttle)),
             }
         };
-        let (Some(bytes), Some(operations)) = (read("io_service_bytes")?, read("io_serviced")?) else { return Ok(None) };
+        let (Some(bytes), Some(operations)) = (read("io_service_bytes")?, read("io_serviced")?) else {
+            return Ok(None);
+        };
         let ((read_bytes, write_bytes), (reads, writes)) = (io_v1(&bytes), io_v1(&operations));
         Ok(Some(Io { read_bytes, write_bytes, reads, writes }))
     }
@@ -282,7 +284,8 @@ mod tests {
         let v1 = "8:0 Read 100\n8:0 Write 20\n8:0 Total 120\n8:16 Read 1\n8:16 Write 2\nTotal 123\n";
         assert_eq!(io_v1(v1), (101, 22));
         assert_eq!(io_v1("Total 0\n"), (0, 0));
-        let v2 = io_v2("8:0 rbytes=100 wbytes=20 rios=3 wios=4 dbytes=0 dios=0\n8:16 rbytes=1 wbytes=2 rios=1 wios=1\n");
+        let v2 =
+            io_v2("8:0 rbytes=100 wbytes=20 rios=3 wios=4 dbytes=0 dios=0\n8:16 rbytes=1 wbytes=2 rios=1 wios=1\n");
         assert_eq!(v2, Io { read_bytes: 101, write_bytes: 22, reads: 4, writes: 5 });
         assert_eq!(io_v2(""), Io::default());
     }

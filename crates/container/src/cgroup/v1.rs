@@ -65,7 +65,8 @@ pub(super) fn cpu(cpu: &LinuxCpu) -> Groups {
         bandwidth.push(setting.default_when(period == 100_000));
     }
     if let Some(quota) = cpu.quota().filter(|quota| *quota != 0) {
-        let setting = Setting::new("cpu", "cpu.quota", "cpu.cfs_quota_us", quota.max(-1)).needs("CPU bandwidth control");
+        let setting =
+            Setting::new("cpu", "cpu.quota", "cpu.cfs_quota_us", quota.max(-1)).needs("CPU bandwidth control");
         bandwidth.push(setting.default_when(quota < 0));
     }
     if let Some(burst) = cpu.burst() {
@@ -77,7 +78,8 @@ pub(super) fn cpu(cpu: &LinuxCpu) -> Groups {
         groups.push(vec![Setting::new("cpu", "cpu.shares", "cpu.shares", shares).default_when(shares == 1024)]);
     }
     if let Some(idle) = cpu.idle() {
-        groups.push(vec![Setting::new("cpu", "cpu.idle", "cpu.idle", idle).needs("idle groups").default_when(idle == 0)]);
+        groups
+            .push(vec![Setting::new("cpu", "cpu.idle", "cpu.idle", idle).needs("idle groups").default_when(idle == 0)]);
     }
     let mut realtime = Vec::new();
     if let Some(period) = cpu.realtime_period().filter(|period| *period != 0) {
@@ -87,7 +89,8 @@ pub(super) fn cpu(cpu: &LinuxCpu) -> Groups {
     }
     if let Some(runtime) = cpu.realtime_runtime().filter(|runtime| *runtime != 0) {
         realtime.push(
-            Setting::new("cpu", "cpu.realtimeRuntime", "cpu.rt_runtime_us", runtime).needs("real-time group scheduling"),
+            Setting::new("cpu", "cpu.realtimeRuntime", "cpu.rt_runtime_us", runtime)
+                .needs("real-time group scheduling"),
         );
     }
     groups.push(realtime);
@@ -110,9 +113,10 @@ pub(super) fn block_io(io: &LinuxBlockIo) -> Groups {
         let key = format!("{}:{}", device.major(), device.minor());
         if let Some(weight) = device.weight().filter(|weight| *weight != 0) {
             let value = format!("{key} {weight}");
-            let setting = Setting::new("blkio", format!("blockIO.weightDevice[{key}]"), "blkio.bfq.weight_device", &value)
-                .or("blkio.weight_device", &value)
-                .line(&key, format!("{key} default"));
+            let setting =
+                Setting::new("blkio", format!("blockIO.weightDevice[{key}]"), "blkio.bfq.weight_device", &value)
+                    .or("blkio.weight_device", &value)
+                    .line(&key, format!("{key} default"));
             groups.push(vec![setting.needs(SCHEDULER)]);
         }
         if let Some(weight) = device.leaf_weight().filter(|weight| *weight != 0) {

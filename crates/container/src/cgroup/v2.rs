@@ -107,7 +107,8 @@ pub(super) fn cpu(cpu: &LinuxCpu, current: Current<'_>) -> Result<Groups, Cgroup
         groups.push(vec![Setting::new("cpu", "cpu.shares", "cpu.weight", weight(shares))]);
     }
     if let Some(idle) = cpu.idle() {
-        groups.push(vec![Setting::new("cpu", "cpu.idle", "cpu.idle", idle).needs("idle groups").default_when(idle == 0)]);
+        groups
+            .push(vec![Setting::new("cpu", "cpu.idle", "cpu.idle", idle).needs("idle groups").default_when(idle == 0)]);
     }
     Ok(groups)
 }
@@ -219,9 +220,8 @@ mod tests {
     #[test]
     fn a_period_alone_keeps_the_quota() {
         let of = LinuxCpuBuilder::default;
-        let plan = |builder: LinuxCpuBuilder, current: Current<'_>| {
-            writes(&cpu(&builder.build().unwrap(), current).unwrap())
-        };
+        let plan =
+            |builder: LinuxCpuBuilder, current: Current<'_>| writes(&cpu(&builder.build().unwrap(), current).unwrap());
         assert_eq!(plan(of().quota(50_000), None), ["cpu.max=50000"]);
         assert_eq!(plan(of().quota(50_000).period(20_000u64), None), ["cpu.max=50000 20000"]);
         assert_eq!(plan(of().quota(-1), None), ["cpu.max=max"]);
@@ -233,10 +233,12 @@ mod tests {
 
     #[test]
     fn limits_of_one_disk_are_one_line() {
-        let throttle = |rate: u64| vec![LinuxThrottleDeviceBuilder::default().major(8).minor(16).rate(rate).build().unwrap()];
+        let throttle =
+            |rate: u64| vec![LinuxThrottleDeviceBuilder::default().major(8).minor(16).rate(rate).build().unwrap()];
         let weighted = LinuxWeightDeviceBuilder::default().major(8).minor(0).weight(20u16).build().unwrap();
         let builder = LinuxBlockIoBuilder::default().weight(500u16).weight_device(vec![weighted]);
-        let io = builder.throttle_read_bps_device(throttle(1024)).throttle_write_iops_device(throttle(0)).build().unwrap();
+        let io =
+            builder.throttle_read_bps_device(throttle(1024)).throttle_write_iops_device(throttle(0)).build().unwrap();
         let groups = block_io(&io).unwrap();
         assert_eq!(writes(&groups), ["io.bfq.weight=500", "io.bfq.weight=8:0 20", "io.max=8:16 rbps=1024 wiops=max"]);
         assert_eq!(groups[0][0].tries[1], ("io.weight".to_owned(), "4950".to_owned()));

@@ -3,7 +3,6 @@
 use super::{
     Engine,
     error::{At, EngineError},
-    sync_folder,
 };
 use crate::{
     options::{CreateOptions, SeccompChoice},
@@ -88,7 +87,8 @@ impl Engine {
                 Err(error) => return Err(error).at("make", &self.layout.name(&name)),
             }
         }
-        Err(io::Error::other("every name tried is taken; give one with --name")).at("name", &self.layout.data().join("names"))
+        Err(io::Error::other("every name tried is taken; give one with --name"))
+            .at("name", &self.layout.data().join("names"))
     }
 
     /// Held shared while something is being created, so that the sweep does not take the unfinished for left-overs.
@@ -125,11 +125,11 @@ impl Engine {
             && !record.default_seccomp
         {
             let path = folder.join("seccomp.bpf");
-            let program = seccomp::compile(profile).map_err(|source| EngineError::Seccomp { path: path.clone(), source })?;
+            let program =
+                seccomp::compile(profile).map_err(|source| EngineError::Seccomp { path: path.clone(), source })?;
             fs::write(&path, program).at("write", &path)?;
         }
         self.store(&record)?;
-        sync_folder(&folder).at("write", &folder)?;
         Ok(Created { id: record.id, name: record.name, warnings })
     }
 

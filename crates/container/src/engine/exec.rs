@@ -262,8 +262,7 @@ fn program(record: &Record, options: &ExecOptions, container: PathBuf) -> Result
     process.set_terminal(Some(options.tty));
     process.set_console_size(None);
     if options.privileged {
-        let all: Capabilities =
-            CapabilitySet::full().iter().filter_map(|one| one.to_string().parse().ok()).collect();
+        let all: Capabilities = CapabilitySet::full().iter().filter_map(|one| one.to_string().parse().ok()).collect();
         let mut sets = LinuxCapabilities::default();
         sets.set_bounding(Some(all.clone())).set_effective(Some(all.clone())).set_permitted(Some(all));
         sets.set_inheritable(None).set_ambient(None);
@@ -277,4 +276,3 @@ fn program(record: &Record, options: &ExecOptions, container: PathBuf) -> Result
     }
     if faults.is_empty() { Ok(program) } else { Err(EngineError::Spec(spec::SpecErrors(faults))) }
 }
-

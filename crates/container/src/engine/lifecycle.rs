@@ -101,7 +101,8 @@ impl Engine {
         }
         self.record(id)?;
         let path = self.layout.container(id).join("exit");
-        let never = || EngineError::WrongState { doing: "wait for", id: id.short().to_owned(), status: super::Status::Created };
+        let never =
+            || EngineError::WrongState { doing: "wait for", id: id.short().to_owned(), status: super::Status::Created };
         Exit::read(&path).at("read", &path)?.ok_or_else(never)
     }
 
@@ -130,7 +131,8 @@ impl Engine {
         let facts = Facts::read().at("read", Path::new("/proc/self/limits"))?;
         spec::apply_update(&mut record, options, &facts).map_err(EngineError::Spec)?;
         if self.observe(id)?.state.is_some() {
-            let resources = record.spec.linux().as_ref().and_then(|linux| linux.resources().clone()).unwrap_or_default();
+            let resources =
+                record.spec.linux().as_ref().and_then(|linux| linux.resources().clone()).unwrap_or_default();
             let group = self.cgroup_of(id, "update")?;
             group.update(&resources, &Extras::default()).map_err(|source| EngineError::cgroup("update", id, source))?;
         }
@@ -149,10 +151,10 @@ impl Engine {
             Err(CgroupError::NotFound { .. }) => {}
             Err(error) => return Err(fail(error)),
         }
-        self.networks_of().unpublish(id).map_err(|source| EngineError::Network { source })?;
+        self.networks_of().unpublish(id).map_err(EngineError::network)?;
         if let Some(crate::state::Users::Private { base, .. }) = state.as_ref().map(|state| &state.users) {
             let lease = self.layout.users().join((base / super::users::SIZE).to_string());
-            if lease.exists() && fs::read_to_string(&lease).is_ok_and(|holder| holder == id.as_str()) {
+            if self.users_holder(&lease)?.as_ref() == Some(id) {
                 ignore_missing(fs::remove_file(&lease)).at("remove", &lease)?;
             }
         }
@@ -172,7 +174,8 @@ fn ends_within(init: &OwnedFd, grace: Duration) -> rustix::io::Result<bool> {
     let end = std::time::Instant::now() + grace;
     loop {
         let left = end.saturating_duration_since(std::time::Instant::now());
-        let timeout = Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() };
+        let timeout =
+            Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() };
         match poll(&mut [PollFd::new(init, PollFlags::IN)], Some(&timeout)) {
             Ok(0) => return Ok(false),
             Ok(_) => return Ok(true),
@@ -195,6 +198,7 @@ pub(crate) fn finish_role(mut arguments: std::env::ArgsOs) -> ExitCode {
             if record.remove {
                 engine.free_name(&record.name, &id)?;
                 engine.discard(&id)?;
+                engine.remove_parent_group()?;
             }
             Ok(())
         };

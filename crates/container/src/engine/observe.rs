@@ -129,7 +129,8 @@ impl Engine {
         let status = match &state {
             None => self.at_rest(id, supervised)?,
             Some(state) => {
-                let frozen = cgroup::Host::detect().and_then(|host| host.open(&state.cgroup)).and_then(|one| one.frozen());
+                let frozen =
+                    cgroup::Host::detect().and_then(|host| host.open(&state.cgroup)).and_then(|one| one.frozen());
                 if frozen.unwrap_or(false) { Status::Paused } else { Status::Running }
             }
         };

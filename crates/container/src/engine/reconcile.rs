@@ -140,11 +140,13 @@ impl Engine {
         };
         let start = |failure| EngineError::start(id, failure);
         let listen = shim::listen_at(&running).map_err(start)?;
-        let open_at = |name: &str, flags| open(running.join(name), flags | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty());
+        let open_at =
+            |name: &str, flags| open(running.join(name), flags | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty());
         let output = open_at("out", OFlags::RDONLY).at("open", &running.join("out"))?;
         let error = open_at("err", OFlags::RDONLY).at("open", &running.join("err"))?;
         let input = open_at("in", OFlags::WRONLY).ok(); // its reader may be gone, or there was never one
-        let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).at("open", Path::new("/dev/null"))?;
+        let null =
+            open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).at("open", Path::new("/dev/null"))?;
         let reserved: Vec<OwnedFd> =
             self.networks_of().reserve(&record.ports).map_err(|source| EngineError::Network { source })?;
         let group = Host::detect()
@@ -205,7 +207,8 @@ impl Engine {
 
     pub(super) fn at_end_of(&self, id: &ContainerId, lease: Option<u32>) -> Vec<std::path::PathBuf> {
         let running = self.layout.running(id);
-        let mut all: Vec<_> = ["state.json", "attach", "out", "err", "in"].iter().map(|name| running.join(name)).collect();
+        let mut all: Vec<_> =
+            ["state.json", "attach", "out", "err", "in"].iter().map(|name| running.join(name)).collect();
         all.extend(lease.map(|base| self.layout.users().join((base / super::users::SIZE).to_string())));
         all
     }

@@ -53,7 +53,8 @@ impl Engine {
             self.replace_monitor(id, &state, &lock)?;
             return Err(wrong());
         }
-        ignore_missing(fs::remove_file(self.layout.container(id).join("exit"))).at("remove", &self.layout.container(id))?;
+        ignore_missing(fs::remove_file(self.layout.container(id).join("exit")))
+            .at("remove", &self.layout.container(id))?;
         match self.launch(&record, lock.as_fd(), attach) {
             Ok(started) => Ok(started),
             Err(error) => {
@@ -154,7 +155,8 @@ impl Engine {
             true => pair().map(|(near, far)| (Some(near), Some(far))).at("open a socket for", running)?,
             false => (None, None),
         };
-        let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).at("open", Path::new("/dev/null"))?;
+        let null =
+            open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).at("open", Path::new("/dev/null"))?;
         let mut descriptors: Vec<(BorrowedFd<'_>, RawFd)> = vec![
             (null.as_fd(), 0),
             (null.as_fd(), 1),

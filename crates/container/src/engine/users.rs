@@ -8,11 +8,7 @@ use super::{
     error::{At, EngineError},
 };
 use model::ContainerId;
-use std::{
-    fs, io,
-    io::Write,
-    path::PathBuf,
-};
+use std::{fs, io, io::Write, path::PathBuf};
 
 /// Ids in one range.
 pub(super) const SIZE: u32 = 1 << 16;

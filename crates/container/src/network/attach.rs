@@ -15,6 +15,7 @@ use rustix::{io::Errno, thread::LinkNameSpaceType};
 use std::{
     net::{IpAddr, Ipv6Addr},
     os::fd::BorrowedFd,
+    time::{Duration, Instant},
 };
 
 /// Name of a container's interface, inside.
@@ -23,6 +24,9 @@ const INSIDE: &str = "eth0";
 /// A bridge asks for the hardware addresses of containers in the name of this one. The kernel's own choice would be usable
 /// only after duplicate address detection, and a network's first second would be without IPv6 from outside.
 const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+
+/// A container starts without carrier rather than not at all.
+const CARRIER: Duration = Duration::from_millis(500);
 
 /// Whose a veth of ours is, as the alias of its end on the host says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,7 +84,8 @@ impl Networks {
         let ipv6 = forwarding::has_ipv6();
         let owner = Owner { network: lease.network.clone(), id: id.clone(), identity: lease.identity.clone() };
         let (name, alias) = (port_name(id), owner.alias(self.tag()));
-        let port = Port { name: &name, bridge: bridge.index, mtu: bridge.mtu, alias: &alias, ipv6 };
+        let hairpin = forwarding::bridge_calls_firewall();
+        let port = Port { name: &name, bridge: bridge.index, mtu: bridge.mtu, alias: &alias, ipv6, hairpin };
         let create = |host: &mut Socket| {
             host.batch([port.create(INSIDE, link::mac(lease.ipv4), namespace), port.dress()]).map(drop)
         };
@@ -91,7 +96,10 @@ impl Networks {
             }
             created => created.map_err(fail())?,
         }
-        let configured = inside(namespace).and_then(|mut socket| configure(&mut socket, lease, ipv6));
+        let configured = inside(namespace).and_then(|mut socket| {
+            configure(&mut socket, lease, ipv6)?;
+            wait_until_running(&mut [(&mut host, &name), (&mut socket, INSIDE)])
+        });
         if configured.is_err() {
             // Best effort: the namespace goes with the container that now does not start, and the pair with it.
             host.batch([link::delete(&name)]).ok();
@@ -244,13 +252,29 @@ fn configure(socket: &mut Socket, lease: &Lease, ipv6: bool) -> Result<(), Refus
     }
 }
 
+/// Waits until packets pass: the kernel takes note of a new pair's carrier a moment later, on a thread of its own, and only
+/// then the bridge forwards to it. The container's first packet would be lost, and sent again after a second.
+fn wait_until_running(ends: &mut [(&mut Socket, &str)]) -> Result<(), Refusal> {
+    let start = Instant::now();
+    for (socket, name) in ends {
+        while !link::find(socket, name)?.is_some_and(|link| link.running) {
+            if start.elapsed() > CARRIER {
+                tracing::warn!(interface = name, "interface has no carrier yet");
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_micros(50));
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn link(name: &str, kind: &str, alias: Option<&str>) -> Link {
         let (kind, alias) = (Some(kind.to_owned()), alias.map(str::to_owned));
-        Link { index: 7, name: name.to_owned(), up: true, mtu: 1500, master: None, kind, alias }
+        Link { index: 7, name: name.to_owned(), up: true, running: true, mtu: 1500, master: None, kind, alias }
     }
 
     #[test]

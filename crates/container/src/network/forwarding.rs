@@ -48,6 +48,14 @@ pub(super) fn has_ipv6() -> bool {
     get("net/ipv6/conf/default/disable_ipv6").is_ok_and(|value| value == "0")
 }
 
+/// Whether packets between ports of a bridge pass the firewall (`br_netfilter`), as some other software wants it: a port that
+/// a container has published is then led back to it on the bridge, and not by the host's routing.
+pub(super) fn bridge_calls_firewall() -> bool {
+    ["net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables"]
+        .iter()
+        .any(|name| get(name).is_ok_and(|value| value != "0"))
+}
+
 /// Makes the host pass packets on. Does nothing, and reads little, when it does so already. Needs the networks' lock.
 pub(super) fn enable(record: &Path) -> Result<(), NetworkError> {
     let mut wanted = Vec::new();

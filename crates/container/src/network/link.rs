@@ -11,8 +11,8 @@ use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage},
     link::{
-        AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask,
-        LinkFlags, LinkInfo, LinkMessage,
+        AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind,
+        InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
     },
     route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType},
 };
@@ -31,9 +31,11 @@ pub(super) const ETHERNET_MTU: u32 = 1500;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
+const IFLA_OPERSTATE: u16 = 16;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
 const IFLA_INFO_KIND: u16 = 1;
+const IF_OPER_UP: u8 = 6;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const RTA_DST: u16 = 1;
@@ -47,6 +49,8 @@ pub(super) struct Link {
     pub index: u32,
     pub name: String,
     pub up: bool,
+    /// Whether packets pass: up, and all that follows from it has been done.
+    pub running: bool,
     pub mtu: u32,
     /// The bridge that it is a port of.
     pub master: Option<u32>,
@@ -60,13 +64,22 @@ impl Link {
     /// From an `RTM_NEWLINK` message; `None` for one that is too short to be one.
     fn parse(body: &[u8]) -> Option<Self> {
         let (index, flags) = (u32_at(body, 4)?, u32_at(body, 8)?);
-        let mut link =
-            Self { index, name: String::new(), up: flags & 1 != 0, mtu: 0, master: None, kind: None, alias: None };
+        let mut link = Self {
+            index,
+            name: String::new(),
+            up: flags & 1 != 0,
+            running: false,
+            mtu: 0,
+            master: None,
+            kind: None,
+            alias: None,
+        };
         for (kind, value) in attributes(body.get(16..)?) {
             match kind {
                 IFLA_IFNAME => link.name = text(value),
                 IFLA_MTU => link.mtu = u32_at(value, 0)?,
                 IFLA_MASTER => link.master = u32_at(value, 0),
+                IFLA_OPERSTATE => link.running = value == [IF_OPER_UP],
                 IFLA_IFALIAS => link.alias = Some(text(value)),
                 IFLA_LINKINFO => link.kind = attribute(value, IFLA_INFO_KIND).map(text),
                 _ => {}
@@ -134,6 +147,8 @@ pub(super) struct Port<'a> {
     pub alias: &'a str,
     /// Whether the kernel has IPv6.
     pub ipv6: bool,
+    /// Whether the bridge may send a packet back to where it came from.
+    pub hairpin: bool,
 }
 
 impl Port<'_> {
@@ -165,9 +180,16 @@ impl Port<'_> {
             // A port of a bridge needs no address; without this each gets a link-local one, its routes and its chatter.
             attributes.push(no_link_local());
         }
+        if self.hairpin {
+            attributes.push(LinkAttribute::LinkInfo(vec![
+                LinkInfo::PortKind(InfoPortKind::Bridge),
+                LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)])),
+            ]));
+        }
         let mut message = link_message(attributes);
         set_up(&mut message);
-        Request::new("set veth up", &RouteNetlinkMessage::SetLink(message), 0)
+        // Only this request takes what concerns a port of a bridge; without flags it changes and never creates.
+        Request::new("set veth up", &RouteNetlinkMessage::NewLink(message), 0)
     }
 }
 

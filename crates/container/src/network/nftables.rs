@@ -10,13 +10,17 @@
 //! | `postrouting` | hides containers' addresses outside, and the sender where a reply would miss the host |
 //! | `v…` | named after the hash of all the others: how a kernel's table is known to be this very one |
 //!
+//! Published ports are not on `::1`: IPv6 has no `route_localnet`, and where bridged packets pass the firewall
+//! (`bridge-nf-call-ip6tables`) the kernel drops the replies. It refuses such a connection at once instead, and programs that
+//! look for `localhost` go on to 127.0.0.1.
+//!
 //! Every decision is a lookup in a set or map; none depends on the number of networks or containers.
 
 use super::{
     error::NetworkError,
     netlink::{Refusal, Request, Socket, attribute},
     ports::Published,
-    store::{self, Durability, Lock},
+    store::{self, Description, Durability, Lock},
 };
 use crate::layout::Layout;
 use model::Protocol;
@@ -76,19 +80,19 @@ impl Firewall {
         }
     }
 
-    /// Brings the kernel's table up to date; whether anything had to be done. `inputs` is asked for bridges and published
+    /// Brings the kernel's table up to date; whether anything had to be done. `inputs` is asked for networks and published
     /// ports under the table's lock: of many who wait for it, the first writes what all of them want, and the others find
     /// nothing left to do.
     pub fn apply(
         &self,
-        inputs: impl FnOnce() -> Result<(Vec<String>, Vec<Published>), NetworkError>,
+        inputs: impl FnOnce() -> Result<(Vec<Description>, Vec<Published>), NetworkError>,
     ) -> Result<bool, NetworkError> {
         let _lock = Lock::acquire(&self.layout.run().join("firewall.lock"))?;
-        let (bridges, published) = inputs()?;
-        if bridges.is_empty() {
+        let (networks, published) = inputs()?;
+        if networks.is_empty() {
             return self.remove_locked();
         }
-        let table = render(self.layout.tag(), &bridges, &published);
+        let table = render(self.layout.tag(), &networks, &published);
         if self.has(&table.mark)? {
             return store::write(&self.mark_path(), &table.mark, Durability::Process).map(|()| false);
         }
@@ -96,7 +100,7 @@ impl Firewall {
         store::write(&self.mark_path(), &table.mark, Durability::Process)?;
         tracing::debug!(
             table = self.layout.tag(),
-            bridges = bridges.len(),
+            networks = networks.len(),
             published = published.len(),
             "table applied"
         );
@@ -268,7 +272,11 @@ const CHAINS: [(&str, &str, &[&str]); 6] = [
         "type nat hook prerouting priority -100; policy accept;",
         &["ip daddr 127.0.0.0/8 accept", "fib daddr type local jump published"],
     ),
-    ("output", "type nat hook output priority -100; policy accept;", &["fib daddr type local jump published"]),
+    (
+        "output",
+        "type nat hook output priority -100; policy accept;",
+        &["ip6 daddr ::1 accept", "fib daddr type local jump published"],
+    ),
     (
         "postrouting",
         "type nat hook postrouting priority 100; policy accept;",
@@ -276,16 +284,16 @@ const CHAINS: [(&str, &str, &[&str]); 6] = [
             "iifname @bridges oifname != @bridges masquerade",
             // A container that reaches one of its own network by the host's address: the reply would go straight to it,
             // from an address that it never called.
-            "ct status dnat iifname . oifname @same masquerade",
+            "ct status dnat ip saddr . oifname @inside4 masquerade",
+            "ct status dnat ip6 saddr . oifname @inside6 masquerade",
             "oifname @bridges ip saddr 127.0.0.0/8 masquerade",
-            "oifname @bridges ip6 saddr ::1 masquerade",
         ],
     ),
 ];
 /// Rules of `prerouting` and `output` that lead to `published`: the kernel counts them as uses of it.
 const JUMPS: u32 = 2;
 
-fn render(tag: &str, bridges: &[String], published: &[Published]) -> Table {
+fn render(tag: &str, networks: &[Description], published: &[Published]) -> Table {
     let maps = Maps::new(published);
     let mut body = String::new();
     let set = |body: &mut String, name: &str, kind: &str, elements: Vec<String>| {
@@ -295,9 +303,12 @@ fn render(tag: &str, bridges: &[String], published: &[Published]) -> Table {
         };
         body.push_str(&format!("\t{name} {{ type {kind};{elements} }}\n"));
     };
-    set(&mut body, "set bridges", "ifname", bridges.iter().map(|name| format!("\"{name}\"")).collect());
-    let same = bridges.iter().map(|name| format!("\"{name}\" . \"{name}\"")).collect();
-    set(&mut body, "set same", "ifname . ifname", same);
+    let each = |element: fn(&Description) -> String| networks.iter().map(element).collect();
+    set(&mut body, "set bridges", "ifname", each(|n| format!("\"{}\"", n.bridge)));
+    set(&mut body, "set same", "ifname . ifname", each(|n| format!("\"{0}\" . \"{0}\"", n.bridge)));
+    let inside = |family| format!("{family}_addr . ifname; flags interval");
+    set(&mut body, "set inside4", &inside("ipv4"), each(|n| format!("{} . \"{}\"", n.ipv4, n.bridge)));
+    set(&mut body, "set inside6", &inside("ipv6"), each(|n| format!("{} . \"{}\"", n.ipv6, n.bridge)));
     let port = "inet_proto . inet_service";
     for (name, key, value, elements) in [
         ("map at4", format!("ipv4_addr . {port}"), "ipv4_addr", maps.at4),
@@ -334,6 +345,7 @@ fn hash(bytes: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::network::subnet::Subnet6;
     use jiff::Timestamp;
     use model::{ContainerId, PortMapping};
 
@@ -346,13 +358,21 @@ mod tests {
             since: Timestamp::from_second(second).unwrap(),
         }
     }
-    fn bridges() -> Vec<String> {
-        vec!["jdos0".to_owned(), "jdos1".to_owned()]
+    fn networks() -> Vec<Description> {
+        let network = |index: u16| Description {
+            name: format!("n{index}").parse().unwrap(),
+            index,
+            bridge: format!("jdos{index}"),
+            ipv4: format!("10.88.{}.0/20", index * 16).parse().unwrap(),
+            ipv6: Subnet6::unique_local([1, 2, 3, 4, 5], index),
+            created_at: Timestamp::UNIX_EPOCH,
+        };
+        vec![network(0), network(1)]
     }
 
     #[test]
     fn ports_stand_in_the_map_of_their_kind() {
-        let text = render("jdos", &bridges(), &[published(2, 1, &["80", "127.0.0.1:53:54/udp", "[::]:7:8"])]).text;
+        let text = render("jdos", &networks(), &[published(2, 1, &["80", "127.0.0.1:53:54/udp", "[::]:7:8"])]).text;
         for element in [
             "tcp . 80 : 10.88.0.2 . 80",
             "tcp . 80 : fd00::2 . 80",
@@ -366,15 +386,15 @@ mod tests {
 
     #[test]
     fn of_two_publications_the_later_wins() {
-        let text = render("jdos", &bridges(), &[published(3, 2, &["80"]), published(2, 1, &["80", "81"])]).text;
+        let text = render("jdos", &networks(), &[published(3, 2, &["80"]), published(2, 1, &["80", "81"])]).text;
         assert!(text.contains("tcp . 80 : 10.88.0.3 . 80, tcp . 81 : 10.88.0.2 . 81"), "{text}");
     }
 
     #[test]
     fn the_mark_follows_the_content_and_nothing_else() {
-        let one = render("jdos", &bridges(), &[published(2, 1, &["80"])]);
-        assert_eq!(one, render("jdos", &bridges(), &[published(2, 9, &["80"])]), "time changes nothing");
-        assert_ne!(one.mark, render("jdos", &bridges(), &[published(2, 1, &["81"])]).mark);
-        assert_ne!(one.mark, render("jdos", &bridges()[..1], &[published(2, 1, &["80"])]).mark);
+        let one = render("jdos", &networks(), &[published(2, 1, &["80"])]);
+        assert_eq!(one, render("jdos", &networks(), &[published(2, 9, &["80"])]), "time changes nothing");
+        assert_ne!(one.mark, render("jdos", &networks(), &[published(2, 1, &["81"])]).mark);
+        assert_ne!(one.mark, render("jdos", &networks()[..1], &[published(2, 1, &["80"])]).mark);
     }
 }

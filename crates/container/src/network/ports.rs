@@ -44,6 +44,10 @@ impl Networks {
             if mapping.host_port == 0 || mapping.container_port == 0 {
                 return Err(fail("port 0 is none".to_owned(), None));
             }
+            if mapping.host_ip.is_some_and(|address| address.is_ipv6() && address.is_loopback()) {
+                let reason = "nothing can be led to a container from ::1; publish it on 127.0.0.1".to_owned();
+                return Err(fail(reason, None));
+            }
             if !seen.insert((mapping.host_ip, mapping.host_port, mapping.protocol)) {
                 return Err(fail("it is asked for twice".to_owned(), None));
             }

@@ -79,7 +79,8 @@ fn try_run(inputs: Inputs<'_>) -> Result<std::convert::Infallible, Failure> {
     }
     let mounted = mounts::build(plan, stage.as_fd(), trees, inputs.cgroups)?;
     if let Some(parameters) = spec.linux().as_ref().and_then(|linux| linux.sysctl().as_ref()) {
-        let missing = || Failure::new(FailureKind::Invalid, "set kernel parameters", "linux.sysctl", "nothing mounts /proc");
+        let missing =
+            || Failure::new(FailureKind::Invalid, "set kernel parameters", "linux.sysctl", "nothing mounts /proc");
         let proc = mounted.proc.as_ref().map(AsFd::as_fd);
         let mut sorted: Vec<_> = parameters.iter().collect();
         sorted.sort();

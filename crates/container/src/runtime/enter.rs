@@ -54,8 +54,8 @@ fn start(report: BorrowedFd<'_>) -> Result<i32, Failure> {
     let tasks = cgroup.task_files().map_err(failed)?;
     let unified = cgroup.unified_fd().map_err(failed)?;
     let filter = program::read_filter(&plan.program)?;
-    let (ours, theirs) =
-        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).during("open", "a socket")?;
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .during("open", "a socket")?;
     for limit in plan.program.process.rlimits().iter().flatten() {
         let value = |value: u64| (value != u64::MAX).then_some(value);
         let new = rustix::process::Rlimit { current: value(limit.soft()), maximum: value(limit.hard()) };

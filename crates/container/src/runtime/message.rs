@@ -3,8 +3,8 @@
 use rustix::{
     io::{Errno, IoSlice, IoSliceMut},
     net::{
-        RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recvmsg,
-        sendmsg,
+        RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+        recvmsg, sendmsg,
     },
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};

@@ -70,7 +70,8 @@ pub fn build(
         }
         let made = make(kind, mount, &options)?;
         let plain = SHARED.contains(&kind);
-        let place = tree::mount_point(root.as_fd(), path, true, plain).during("find the place of mount", path.display())?;
+        let place =
+            tree::mount_point(root.as_fd(), path, true, plain).during("find the place of mount", path.display())?;
         attach(made.as_fd(), place.as_fd()).during("attach", path.display())?;
         match kind {
             "devpts" => mounted.pts = Some(made),
@@ -116,12 +117,15 @@ pub fn finish(plan: &Plan) -> Result<(), Failure> {
     let mut empty: Option<OwnedFd> = None;
     for path in masked.into_iter().flatten().map(Path::new) {
         let Some(opened) = existing(root.as_fd(), path)? else { continue };
-        let directory = FileType::from_raw_mode(fstat(&opened).during("look at", path.display())?.st_mode) == FileType::Directory;
+        let directory =
+            FileType::from_raw_mode(fstat(&opened).during("look at", path.display())?.st_mode) == FileType::Directory;
         let cover = if directory {
             // One empty file system covers all of them; its first mount is attached, the others are clones of it.
             match &empty {
                 Some(first) => {
-                    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+                    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+                        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+                        | OpenTreeFlags::AT_EMPTY_PATH;
                     open_tree(first, c"", flags).during("clone", "an empty folder")?
                 }
                 None => empty_folder()?,
@@ -222,7 +226,8 @@ fn make(kind: &str, mount: &Mount, options: &MountOptions) -> Result<OwnedFd, Fa
     }
     fsconfig_create(&context).during(&format!("make a {kind} for"), &path)?;
     let attributes = options.attributes.set | options.recursive.set;
-    let made = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).during(&format!("mount {kind} for"), &path)?;
+    let made =
+        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).during(&format!("mount {kind} for"), &path)?;
     for one in &options.propagation {
         let change = Change { propagation: Some(one.kind), recursive: one.recursive, ..Change::default() };
         set_attributes(made.as_fd(), change).during("set propagation of", &path)?;
@@ -258,8 +263,10 @@ fn control_groups(
                 let tmpfs = *fstype == "tmpfs";
                 let attributes =
                     if tmpfs { attributes.difference(MountAttrFlags::MOUNT_ATTR_RDONLY) } else { attributes };
-                let made = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).during("mount", whole.display())?;
-                let place = tree::mount_point(root, &whole, true, true).during("find the place of mount", whole.display())?;
+                let made =
+                    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).during("mount", whole.display())?;
+                let place =
+                    tree::mount_point(root, &whole, true, true).during("find the place of mount", whole.display())?;
                 attach(made.as_fd(), place.as_fd()).during("attach", whole.display())?;
                 if tmpfs {
                     top = Some(made);
@@ -283,9 +290,8 @@ pub fn parameter(proc: BorrowedFd<'_>, name: &str, value: &str) -> Result<(), Fa
     let bad = || Failure::new(FailureKind::Invalid, "set kernel parameter", name, "it is not a parameter's name");
     let below = crate::spec::sysctl::path(name).ok_or_else(bad)?;
     let path = Path::new("sys").join(below.strip_prefix("/proc/sys").unwrap_or(&below));
-    let resolve = rustix::fs::ResolveFlags::BENEATH
-        | rustix::fs::ResolveFlags::NO_SYMLINKS
-        | rustix::fs::ResolveFlags::NO_XDEV;
+    let resolve =
+        rustix::fs::ResolveFlags::BENEATH | rustix::fs::ResolveFlags::NO_SYMLINKS | rustix::fs::ResolveFlags::NO_XDEV;
     let flags = OFlags::WRONLY | OFlags::CLOEXEC;
     let file = rustix::fs::openat2(proc, path, flags, rustix::fs::Mode::empty(), resolve)
         .during("set kernel parameter", name)?;
@@ -309,7 +315,8 @@ pub fn console(slave: BorrowedFd<'_>) -> Result<(), Failure> {
     let root = tree::open_host(Path::new("/")).during("open", "/")?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     let tree = open_tree(slave, c"", flags).during("clone", "the terminal")?;
-    let place = tree::mount_point(root.as_fd(), Path::new("/dev/console"), false, true).during("make", "/dev/console")?;
+    let place =
+        tree::mount_point(root.as_fd(), Path::new("/dev/console"), false, true).during("make", "/dev/console")?;
     attach(tree.as_fd(), place.as_fd()).during("attach", "/dev/console")
 }
 

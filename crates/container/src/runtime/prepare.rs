@@ -122,7 +122,8 @@ fn overlay(
     let opened = layers.iter().rev().map(|layer| cover(layer)).collect::<Result<Vec<_>, _>>()?;
     let lower: Vec<_> = opened.iter().map(|layer| format!("/proc/self/fd/{}", layer.as_raw_fd())).collect();
     let own = own.as_raw_fd();
-    let data = format!("lowerdir={},upperdir=/proc/self/fd/{own}/upper,workdir=/proc/self/fd/{own}/work", lower.join(":"));
+    let data =
+        format!("lowerdir={},upperdir=/proc/self/fd/{own}/upper,workdir=/proc/self/fd/{own}/work", lower.join(":"));
     if data.len() >= 4096 {
         let why = format!("{} layers are more than the kernel takes in one mount", layers.len());
         return Err(Failure::new(FailureKind::Invalid, "mount", "the root file system", why));

@@ -169,7 +169,9 @@ impl Resolved {
 fn explain(errno: rustix::io::Errno) -> String {
     match errno {
         rustix::io::Errno::NOENT => "its interpreter or loader is not in the root file system".to_owned(),
-        rustix::io::Errno::NOEXEC => "it is neither a program for this machine nor a script that begins with `#!`".to_owned(),
+        rustix::io::Errno::NOEXEC => {
+            "it is neither a program for this machine nor a script that begins with `#!`".to_owned()
+        }
         errno => std::io::Error::from(errno).to_string(),
     }
 }
@@ -229,7 +231,8 @@ impl Sets {
 /// Makes the working directory where it is missing, as Docker does.
 fn enter_directory(path: &Path) -> Result<(), Failure> {
     let root = tree::open_host(Path::new("/")).during("open", "/")?;
-    let directory = tree::mount_point(root.as_fd(), path, true, false).during("make working directory", path.display())?;
+    let directory =
+        tree::mount_point(root.as_fd(), path, true, false).during("make working directory", path.display())?;
     rustix::process::fchdir(&directory).during("enter working directory", path.display())
 }
 

@@ -167,7 +167,8 @@ impl Channels {
             drop(hold);
             (inside, Some(outside))
         } else {
-            let null = open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).during("open", "/dev/null")?;
+            let null =
+                open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).during("open", "/dev/null")?;
             (null, None)
         };
         Ok(Self {
@@ -209,8 +210,8 @@ fn attempt(
     channels: &Channels,
     warnings: &mut Vec<String>,
 ) -> Result<Started, Failure> {
-    let (ours, theirs) =
-        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).during("open", "a socket")?;
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .during("open", "a socket")?;
     let tasks = cgroup.task_files().map_err(failed("open", "the container's control groups"))?;
     let unified = cgroup.unified_fd().map_err(failed("open", "the container's control groups"))?;
     let cgroups = host.mounts_for_container();
@@ -234,7 +235,8 @@ fn attempt(
         };
         crate::sys::mount::set_attributes(root.as_fd(), change).during("separate", "its mounts")?;
     }
-    let side = process::clone(namespaces.new, unified.as_ref().map(AsFd::as_fd)).during("clone", "the container's init")?;
+    let side =
+        process::clone(namespaces.new, unified.as_ref().map(AsFd::as_fd)).during("clone", "the container's init")?;
     let (pid, pidfd) = match side {
         Side::Child => {
             drop(ours);
@@ -307,12 +309,10 @@ fn guide(
         for name in ["out", "err", "in"] {
             let path = plan.running.join(name);
             match open(&path, OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty()) {
-                Ok(fifo) => fchown(
-                    &fifo,
-                    Some(rustix::fs::Uid::from_raw(owner.0)),
-                    Some(rustix::fs::Gid::from_raw(owner.1)),
-                )
-                .during("give to the container", path.display())?,
+                Ok(fifo) => {
+                    fchown(&fifo, Some(rustix::fs::Uid::from_raw(owner.0)), Some(rustix::fs::Gid::from_raw(owner.1)))
+                        .during("give to the container", path.display())?
+                }
                 Err(Errno::NOENT) => {}
                 Err(errno) => return Err(errno).during("open", path.display()),
             }
@@ -401,10 +401,9 @@ fn record(plan: &Plan, users: &UserPlan, pid: i32, warnings: &[String]) -> Resul
         users: match users {
             UserPlan::Host(reason) => Users::Host { reason: reason.clone() },
             UserPlan::Leased { base, size, .. } => Users::Private { base: *base, size: *size },
-            UserPlan::Mapped { uids, .. } => Users::Private {
-                base: root_of(uids),
-                size: uids.iter().map(LinuxIdMapping::size).sum(),
-            },
+            UserPlan::Mapped { uids, .. } => {
+                Users::Private { base: root_of(uids), size: uids.iter().map(LinuxIdMapping::size).sum() }
+            }
         },
         address: plan.lease.as_ref().map(|lease| Addresses { ipv4: lease.ipv4, ipv6: lease.ipv6 }),
         warnings: warnings.to_vec(),
@@ -445,7 +444,8 @@ impl Namespaces {
             };
             match namespace.path() {
                 Some(path) => {
-                    let opened = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).during("open", path.display())?;
+                    let opened =
+                        open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).during("open", path.display())?;
                     // The child is born in it: clone comes after.
                     rustix::thread::move_into_link_name_space(opened.as_fd(), None).during("join", path.display())?;
                 }

@@ -163,12 +163,8 @@ pub fn attach_device_program(
 /// # Errors
 /// That of the kernel.
 pub fn detach_device_program(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) -> Result<(), Errno> {
-    let mut attribute = Attach {
-        target: raw(cgroup),
-        program: raw(program),
-        attach_type: ATTACH_CGROUP_DEVICE,
-        ..Attach::default()
-    };
+    let mut attribute =
+        Attach { target: raw(cgroup), program: raw(program), attach_type: ATTACH_CGROUP_DEVICE, ..Attach::default() };
     bpf(PROG_DETACH, &mut attribute).map(drop)
 }
 

@@ -141,8 +141,9 @@ pub fn spawn(
         check(libc::posix_spawnattr_init(&raw mut attributes))?;
         let mut result = Ok(());
         for (copy, number) in &copies {
-            result = result
-                .and_then(|()| check(libc::posix_spawn_file_actions_adddup2(&raw mut actions, copy.as_raw_fd(), *number)));
+            result = result.and_then(|()| {
+                check(libc::posix_spawn_file_actions_adddup2(&raw mut actions, copy.as_raw_fd(), *number))
+            });
         }
         let mut none: libc::sigset_t = std::mem::zeroed();
         let mut all: libc::sigset_t = std::mem::zeroed();
@@ -153,9 +154,7 @@ pub fn spawn(
         result = result
             .and_then(|()| check(libc::posix_spawnattr_setsigmask(&raw mut attributes, &raw const none)))
             .and_then(|()| check(libc::posix_spawnattr_setsigdefault(&raw mut attributes, &raw const all)))
-            .and_then(|()| {
-                check(libc::posix_spawnattr_setflags(&raw mut attributes, flags))
-            })
+            .and_then(|()| check(libc::posix_spawnattr_setflags(&raw mut attributes, flags)))
             .and_then(|()| {
                 check(libc::posix_spawn(
                     &raw mut pid,

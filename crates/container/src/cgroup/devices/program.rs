@@ -7,7 +7,7 @@ use super::{Access, Rules};
 
 /// One instruction, in the kernel's layout (`struct bpf_insn`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::cgroup) struct Instruction {
+pub(super) struct Instruction {
     pub(super) code: u8,
     pub(super) target: u8,
     pub(super) source: u8,
@@ -17,7 +17,7 @@ pub(in crate::cgroup) struct Instruction {
 
 impl Instruction {
     /// As the kernel reads it on this machine.
-    pub(in crate::cgroup) fn encode(self) -> u64 {
+    pub(super) fn encode(self) -> u64 {
         let registers = if cfg!(target_endian = "little") {
             self.source << 4 | self.target
         } else {
@@ -52,7 +52,7 @@ fn instruction(code: u8, target: u8, source: u8, offset: i16, value: i32) -> Ins
 
 /// The program for these rules. Loads from `struct bpf_cgroup_dev_ctx { u32 access_type, major, minor }`, in which
 /// `access_type` has the kind in its lower and the accesses in its upper half.
-pub(in crate::cgroup) fn compile(rules: &Rules) -> Vec<Instruction> {
+pub(super) fn compile(rules: &Rules) -> Vec<Instruction> {
     let mut program = vec![
         instruction(LOAD, KIND, CONTEXT, 0, 0),
         instruction(MOVE_REGISTER, LEFT, KIND, 0, 0),
@@ -62,7 +62,8 @@ pub(in crate::cgroup) fn compile(rules: &Rules) -> Vec<Instruction> {
         instruction(LOAD, MINOR, CONTEXT, 8, 0),
     ];
     for rule in rules.rules.iter().rev() {
-        let numbers = [(KIND, Some(rule.devices.kind as u32)), (MAJOR, rule.devices.major), (MINOR, rule.devices.minor)];
+        let numbers =
+            [(KIND, Some(rule.devices.kind as u32)), (MAJOR, rule.devices.major), (MINOR, rule.devices.minor)];
         let mut block: Vec<_> = numbers
             .into_iter()
             .filter_map(|(register, number)| Some(instruction(JUMP_UNEQUAL, register, 0, 0, number?.cast_signed())))
