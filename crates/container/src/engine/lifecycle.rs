@@ -47,15 +47,17 @@ impl Engine {
         let grace = grace.unwrap_or(Duration::from_secs(u64::from(record.stop_timeout)));
         if let Some(init) = self.init(state.pid, state.start_time)? {
             process::send_signal(&init, record.stop_signal).at("send a signal to", &self.layout.running(id))?;
-            let group = self.cgroup_of(id, "stop")?;
-            if group.frozen().unwrap_or(false) {
-                group.freeze(false).map_err(|source| EngineError::cgroup("stop", id, source))?;
+            if self.frozen(&state).map_err(|source| EngineError::cgroup("stop", id, source))? {
+                self.resume(id)?;
             }
             if !ends_within(&init, grace).at("wait for", &self.layout.running(id))? {
                 self.end_now(id)?;
             }
         }
-        self.wait(id).map(drop)
+        match self.wait(id) {
+            Err(EngineError::NotFound { .. }) => Ok(()), // removed at its end, as it was to be
+            other => other.map(drop),
+        }
     }
 
     /// Kills every process of a container.
@@ -151,10 +153,10 @@ impl Engine {
             Err(CgroupError::NotFound { .. }) => {}
             Err(error) => return Err(fail(error)),
         }
-        self.networks_of().unpublish(id).map_err(EngineError::network)?;
+        self.networks_of().unpublish(id).map_err(|source| EngineError::Network { source })?;
         if let Some(crate::state::Users::Private { base, .. }) = state.as_ref().map(|state| &state.users) {
             let lease = self.layout.users().join((base / super::users::SIZE).to_string());
-            if self.users_holder(&lease)?.as_ref() == Some(id) {
+            if lease.exists() && fs::read_to_string(&lease).is_ok_and(|holder| holder == id.as_str()) {
                 ignore_missing(fs::remove_file(&lease)).at("remove", &lease)?;
             }
         }
@@ -198,7 +200,6 @@ pub(crate) fn finish_role(mut arguments: std::env::ArgsOs) -> ExitCode {
             if record.remove {
                 engine.free_name(&record.name, &id)?;
                 engine.discard(&id)?;
-                engine.remove_parent_group()?;
             }
             Ok(())
         };
