@@ -3,7 +3,6 @@
 use super::{Engine, Status, error::EngineError};
 use crate::{
     capability::CapabilitySet,
-    cgroup::Host,
     plan::{ExecPlan, Filter, Program},
     record::Record,
     runtime::{self, Report, Role, number},
@@ -100,8 +99,7 @@ impl Engine {
     pub fn exec(&self, id: &ContainerId, options: &ExecOptions, io: ExecIo) -> Result<Exec, EngineError> {
         let record = self.record(id)?;
         let state = self.running(id, "run a process in")?;
-        let frozen = Host::detect().and_then(|host| host.open(&state.cgroup)).and_then(|group| group.frozen());
-        if frozen.map_err(|source| EngineError::cgroup("run a process in", id, source))? {
+        if self.frozen(&state).map_err(|source| EngineError::cgroup("run a process in", id, source))? {
             // It would be frozen on its way in, and whoever waits for it with it.
             let status = Status::Paused;
             return Err(EngineError::WrongState { doing: "run a process in", id: id.short().to_owned(), status });

@@ -47,15 +47,17 @@ impl Engine {
         let grace = grace.unwrap_or(Duration::from_secs(u64::from(record.stop_timeout)));
         if let Some(init) = self.init(state.pid, state.start_time)? {
             process::send_signal(&init, record.stop_signal).at("send a signal to", &self.layout.running(id))?;
-            let group = self.cgroup_of(id, "stop")?;
-            if group.frozen().unwrap_or(false) {
-                group.freeze(false).map_err(|source| EngineError::cgroup("stop", id, source))?;
+            if self.frozen(&state).map_err(|source| EngineError::cgroup("stop", id, source))? {
+                self.resume(id)?;
             }
             if !ends_within(&init, grace).at("wait for", &self.layout.running(id))? {
                 self.end_now(id)?;
             }
         }
-        self.wait(id).map(drop)
+        match self.wait(id) {
+            Err(EngineError::NotFound { .. }) => Ok(()), // removed at its end, as it was to be
+            other => other.map(drop),
+        }
     }
 
     /// Kills every process of a container.
