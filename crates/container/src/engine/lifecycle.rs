@@ -17,7 +17,7 @@ use crate::{
 use jiff::Timestamp;
 use model::ContainerId;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::{fs, os::fd::OwnedFd, path::Path, process::ExitCode, time::Duration};
+use std::{fs, io::ErrorKind, os::fd::OwnedFd, path::Path, process::ExitCode, time::Duration};
 
 impl Engine {
     /// Sends a signal to the init process.
@@ -162,8 +162,25 @@ impl Engine {
             let text = format!("-1 {} 0 0\n", Timestamp::now().as_nanosecond());
             fs::write(&exit, text).at("write", &exit)?;
         }
+        self.remove_running(id)
+    }
+
+    /// Removes the run folder, its lock last: until then nobody else can hold one, and after that whoever makes a new one
+    /// keeps it, and the folder with it.
+    fn remove_running(&self, id: &ContainerId) -> Result<(), EngineError> {
         let folder = self.layout.running(id);
-        ignore_missing(fs::remove_dir_all(&folder)).at("remove", &folder)
+        for entry in fs::read_dir(&folder).at("list", &folder)? {
+            let entry = entry.at("list", &folder)?;
+            if entry.file_name() != "lock" {
+                ignore_missing(fs::remove_file(entry.path())).at("remove", &entry.path())?;
+            }
+        }
+        let lock = folder.join("lock");
+        ignore_missing(fs::remove_file(&lock)).at("remove", &lock)?;
+        match fs::remove_dir(&folder) {
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty) => Ok(()),
+            done => done.at("remove", &folder),
+        }
     }
 }
 
