@@ -4,7 +4,7 @@ use super::{
     Engine,
     error::{At, EngineError},
     lock::Lock,
-    remove::ignore_missing,
+    remove::{AGAIN, ignore_missing},
 };
 use crate::{
     cgroup::{CgroupError, Extras, Host},
@@ -55,7 +55,17 @@ impl Engine {
                 self.end_now(id)?;
             }
         }
-        self.wait(id).map(drop)
+        // Not for the lock alone: whoever starts it again at this moment would hold it for as long as that runs.
+        loop {
+            if let Some(lock) = self.try_lock(id)? {
+                self.finish(id, &lock)?;
+                return if record.remove { self.forget(&record) } else { Ok(()) };
+            }
+            if self.observe(id)?.state.is_some_and(|now| (now.pid, now.start_time) != (state.pid, state.start_time)) {
+                return Ok(());
+            }
+            std::thread::sleep(AGAIN);
+        }
     }
 
     /// Kills every process of a container.
@@ -210,8 +220,7 @@ pub(crate) fn finish_role(mut arguments: std::env::ArgsOs) -> ExitCode {
             let record = engine.record(&id)?;
             engine.finish(&id, &lock)?;
             if record.remove {
-                engine.free_name(&record.name, &id)?;
-                engine.discard(&id)?;
+                engine.forget(&record)?;
             }
             Ok(())
         };
