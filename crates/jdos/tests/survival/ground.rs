@@ -212,9 +212,7 @@ impl Ground {
         self.quiet();
         until("all to fit together after `reconcile`", || {
             let output = self.output(&["reconcile"]);
-            if !output.status.success() {
-                return Err(format!("reconcile: {}", String::from_utf8_lossy(&output.stderr)));
-            }
+            assert!(output.status.success(), "reconcile: {}", String::from_utf8_lossy(&output.stderr));
             let running = self.running();
             let wrong = self.surplus(&running);
             if wrong.is_empty() { Ok(running) } else { Err(wrong.join("; ")) }
