@@ -93,7 +93,7 @@ impl Stage {
     fn title(self) -> &'static str {
         match self {
             Self::Format => "format",
-            Self::Layers => "layers.toml",
+            Self::Layers => "layers",
             Self::Dependencies => "dependencies",
             Self::Lints => "lints",
             Self::Tests => "tests",
@@ -108,7 +108,7 @@ impl Stage {
         command.current_dir(workspace.root());
         match self {
             Self::Format => run::quiet(command.args(["fmt", "--all", "--check"])).map(drop),
-            Self::Layers => layers::run(),
+            Self::Layers => layers::check_workspace(),
             Self::Dependencies => dependencies(workspace),
             Self::Lints => {
                 let lints = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];

@@ -100,9 +100,41 @@ fn tree(width: Option<usize>) -> clap::Command {
 }
 
 fn parse(arguments: &[OsString], width: Option<usize>) -> std::result::Result<Cli, clap::Error> {
-    let mut tree = tree(width);
-    let matches = tree.try_get_matches_from_mut(arguments).map_err(|error| suggest(error, &tree))?;
-    Cli::from_arg_matches(&matches)
+    let mut arguments = arguments.to_vec();
+    loop {
+        let mut tree = tree(width);
+        match tree.try_get_matches_from_mut(&arguments) {
+            Ok(matches) => return Cli::from_arg_matches(&matches),
+            Err(error) if plain_switch(&error, &mut arguments) => {}
+            Err(error) => return Err(suggest(error, &tree)),
+        }
+    }
+}
+
+/// Podman and Docker take `--rm=true` for `--rm`, and `--rm=false` for nothing. Rewrites the switch that the parser
+/// stumbled over, which is the first of its text: what stands before it was understood.
+fn plain_switch(error: &clap::Error, arguments: &mut Vec<OsString>) -> bool {
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let (ErrorKind::TooManyValues, Some(flag), Some(value)) =
+        (error.kind(), context(ContextKind::InvalidArg), context(ContextKind::InvalidValue))
+    else {
+        return false;
+    };
+    let text = format!("{flag}={value}");
+    let Some(position) = arguments.iter().position(|argument| argument.to_str() == Some(text.as_str())) else {
+        return false;
+    };
+    match value {
+        "true" | "1" => arguments[position] = flag.into(),
+        "false" | "0" => {
+            arguments.remove(position);
+        }
+        _ => return false,
+    }
+    true
 }
 
 /// Suggests the closest verb. (clap's own measure misses swapped letters and finds aliases of one letter.)
@@ -174,5 +206,18 @@ mod tests {
     #[test]
     fn the_tree_of_commands_is_sound() {
         tree(Some(100)).debug_assert();
+    }
+
+    #[test]
+    fn switches_take_values_as_podmans_do() {
+        let parse = |line: &str| {
+            let words: Vec<_> = line.split(' ').map(OsString::from).collect();
+            parse(&words, Some(100)).map(|cli| format!("{cli:?}"))
+        };
+        let run = parse("jdos container run --rm=true --tty=false -i --rootfs / echo --rm=true").unwrap();
+        assert!(run.contains("rm: true") && run.contains("tty: false") && run.contains("interactive: true"), "{run}");
+        assert!(run.contains(r#"command: ["echo", "--rm=true"]"#), "{run}");
+        assert!(parse("jdos container run --rm=perhaps --rootfs / true").is_err());
+        assert!(parse("jdos container ps --help=true").is_err());
     }
 }

@@ -101,6 +101,16 @@ impl<'a, 'b> Printer<'a, 'b> {
         self.line(&text)
     }
 
+    /// Prints one document on a line of its own after output of a container, which may have stopped in the middle of a
+    /// line: `tail -n 1` finds it.
+    ///
+    /// # Errors
+    /// As [`Printer::text`].
+    pub fn closing_document(&mut self, value: &impl Serialize) -> Result<()> {
+        self.text("\n")?;
+        self.document_line(value)
+    }
+
     /// Prints the document when a program reads, else the text.
     ///
     /// # Errors
@@ -125,7 +135,7 @@ impl<'a, 'b> Printer<'a, 'b> {
 
     /// Says something that helps a person and is not part of the result.
     pub fn hint(&mut self, text: &str) {
-        if !self.quiet && !self.json {
+        if !self.json {
             say(self.streams.err, &format!("{text}\n"));
         }
     }

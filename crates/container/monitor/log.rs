@@ -1,14 +1,13 @@
 //! The log: records in `current`, older files `1`, `2`, …, at most `files` of at most `limit` bytes.
 //!
 //! A record is a header of 16 bytes (little-endian `u64` nanoseconds since 1970, `u32` length, `u8` stream, `u8` 0, `u16`
-//! magic) and `length` bytes. The header is written before the bytes are taken from the pipe. So a monitor that is
-//! killed in between leaves a header that promises too much, which the next one corrects; what it had not taken is still
-//! in the pipe.
+//! magic) and `length` bytes.
 //!
 //! Nothing here waits or fails: what can not be written is dropped and counted, and the count becomes a record as soon as
 //! one can be written again.
 
 use crate::{
+    stage::{self, Stage},
     sys::{self, Errno, Fd, Part, Result},
     text::Text,
 };
@@ -25,10 +24,7 @@ const LEAST_ROOM: u64 = 256;
 /// After a failure, output is dropped for this long without another try (nanoseconds): on a full disk a write can be
 /// slow to fail.
 const RETRY: u64 = sys::SECOND;
-/// What one record holds at most, and the size a pipe gets when it is seen to be busy: the largest that an unprivileged
-/// process may ask for.
-pub const BUSY_PIPE: usize = 1 << 20;
-/// A pipe that holds this much when it is read is busy.
+/// A pipe that holds this much when it is read is busy (bytes).
 const BUSY: usize = 32 << 10;
 
 pub struct Log {
@@ -48,9 +44,9 @@ pub struct Log {
     splices: bool,
     /// Pipes that have been enlarged, one bit a stream.
     enlarged: u8,
-    pipes: Option<(Fd, Fd, Fd)>,
+    /// There once a pipe has been seen to be busy.
+    stage: Option<Stage>,
 }
-const STAGE: usize = 512 << 10;
 
 impl Log {
     pub fn new(path: &'static CStr, limit: u64, files: u64) -> Self {
@@ -65,7 +61,8 @@ impl Log {
             untold: 0,
             retry: 0,
             splices: true,
-            enlarged: 0, pipes: None,
+            enlarged: 0,
+            stage: None,
         };
         log.ready();
         log
@@ -92,6 +89,9 @@ impl Log {
     pub fn finish(&mut self) {
         self.retry = 0;
         self.tell();
+        if let Some(stage) = self.stage.take() {
+            stage.close();
+        }
         if let Some(file) = self.file.take() {
             sys::close(file);
         }
@@ -124,21 +124,20 @@ impl Log {
         if held >= BUSY && self.enlarged & stream == 0 {
             self.enlarged |= stream;
             // Refused when this user's pipes hold too much already; then it stays as it is.
-            let _ = sys::set_pipe_size(pipe, BUSY_PIPE);
-            if let Ok((out, input)) = sys::pipe() {
-               let _ = sys::set_pipe_size(input, BUSY_PIPE);
-               if let Ok(null) = sys::open(Fd::WORKING_DIRECTORY, c"/dev/null", sys::O_WRONLY, 0) {
-               if option_env!("TEE").is_some() { self.pipes = Some((input, out, null)); } }
-            }
+            let _ = sys::set_pipe_size(pipe, stage::BUSY_PIPE);
+            self.stage = self.stage.take().or_else(Stage::new);
         }
         let most = most.min(held);
         if most == 0 {
             return Ok(0);
         }
-        if self.ready() {
-            let moved = if held >= BUSY && self.pipes.is_some() {
-                self.pipes.map(|pipes| self.stage(stream, pipe, most, pipes)).unwrap_or_default()
-            } else if self.splices { self.splice(stream, pipe, most) } else { 0 };
+        if self.splices && self.ready() {
+            let stage = if most >= BUSY { self.stage.take() } else { None };
+            let moved = match &stage {
+                Some(stage) => self.splice_staged(stream, pipe, most, stage),
+                None => self.splice(stream, pipe, most),
+            };
+            self.stage = self.stage.take().or(stage);
             if moved > 0 {
                 return Ok(moved);
             }
@@ -149,63 +148,84 @@ impl Log {
         Ok(count)
     }
 
-    fn stage(&mut self, stream: u8, pipe: Fd, most: usize, (input, output, null): (Fd, Fd, Fd)) -> usize {
-        let Some(file) = self.file else { return 0 };
-        let most = most.min(self.room() as usize).min(STAGE);
-        const AL: usize = 128 << 10;
-        let endd = (self.position as usize + HEADER + most) / AL * AL;
-        let most = if endd > self.position as usize + HEADER { endd - self.position as usize - HEADER } else { most };
-        let Ok(length) = sys::tee(pipe, input, most) else { return 0 };
-        let start = self.position + HEADER as u64;
-        let mut moved = 0;
-        while moved < length {
-            match sys::splice_at(output, file, start + moved as u64, length - moved) {
-                Ok(count) if count > 0 => moved += count,
-                _ => break,
-            }
-        }
-        self.correct(stream, moved);
-        self.position = start + moved as u64;
-        let mut left = moved;
-        while left > 0 {
-            match sys::splice(pipe, null, left) {
-                Ok(count) if count > 0 => left -= count,
-                _ => break,
-            }
-        }
-        moved
-    }
-
+    /// One record straight from the pipe. The header comes first: a monitor that is killed leaves one that promises more
+    /// than there is, which the next one mends; what had not been taken is still in the pipe.
     fn splice(&mut self, stream: u8, pipe: Fd, most: usize) -> usize {
         let Some(file) = self.file else { return 0 };
         let length = most.min(self.room() as usize);
         if sys::write_at(file, &header(stream, length), self.position) != Ok(HEADER) {
+            self.cut();
             self.fail();
             return 0;
         }
+        let moved = self.pour(file, pipe, length);
+        if moved > 0 && moved < length {
+            self.head(file, stream, moved);
+        }
+        self.advance(moved)
+    }
+
+    /// One record by way of the stage. The header comes last: until then the pipe still holds the bytes, so the next
+    /// monitor is to cut off what this one leaves when it is killed.
+    fn splice_staged(&mut self, stream: u8, pipe: Fd, most: usize, stage: &Stage) -> usize {
+        let Some(file) = self.file else { return 0 };
+        let length = stage.fill(pipe, self.aligned(most.min(self.room() as usize).min(stage::MOST)));
+        let mut moved = self.pour(file, stage.out, length);
+        if moved > 0 && !self.head(file, stream, moved) {
+            moved = 0;
+        }
+        let clean = stage.discard(stage.out, length - moved) & stage.discard(pipe, moved);
+        // Without a way to throw bytes away, the direct way is left.
+        self.splices &= clean;
+        self.advance(moved)
+    }
+
+    /// A length of at most `most` that lets the record end on a boundary, if it reaches one: the page cache takes larger
+    /// pages for writes that start on boundaries.
+    fn aligned(&self, most: usize) -> usize {
+        const BOUNDARY: u64 = 128 << 10;
+        let start = self.position + HEADER as u64;
+        let end = (start + most as u64) / BOUNDARY * BOUNDARY;
+        if end > start { (end - start) as usize } else { most }
+    }
+
+    /// Splices bytes to where the next record's bytes go; gives how many.
+    fn pour(&mut self, file: Fd, pipe: Fd, length: usize) -> usize {
         let start = self.position + HEADER as u64;
         let mut moved = 0;
         while moved < length {
             match sys::splice_at(pipe, file, start + moved as u64, length - moved) {
                 Ok(count) if count > 0 => moved += count,
+                // This file system cannot be spliced to.
                 Err(Errno::INVAL) if moved == 0 => {
                     self.splices = false;
                     break;
                 }
-                _ => break,
+                _ => {
+                    self.fail();
+                    break;
+                }
             }
         }
-        if moved < length {
-            if self.splices {
-                self.fail();
-            }
-            if moved == 0 {
-                self.cut();
-                return 0;
-            }
-            self.correct(stream, moved);
+        moved
+    }
+
+    /// Writes the header of the record at the current position; whether that succeeded.
+    fn head(&mut self, file: Fd, stream: u8, length: usize) -> bool {
+        let written = sys::write_at(file, &header(stream, length), self.position) == Ok(HEADER);
+        if !written {
+            self.fail();
         }
-        self.position = start + moved as u64;
+        written
+    }
+
+    /// Goes on to the next record, or takes back one of which no byte was written.
+    fn advance(&mut self, moved: usize) -> usize {
+        if moved == 0 {
+            self.cut();
+        } else {
+            self.position += (HEADER + moved) as u64;
+        }
         moved
     }
 
@@ -222,23 +242,11 @@ impl Log {
         let moved = written.saturating_sub(HEADER);
         if moved < length {
             self.fail();
-            if moved == 0 {
-                self.cut();
-                return 0;
+            if moved > 0 && !self.head(file, stream, moved) {
+                return self.advance(0);
             }
-            self.correct(stream, moved);
         }
-        self.position += (HEADER + moved) as u64;
-        moved
-    }
-
-    /// Rewrites the header of the record at the current position, which became shorter than it says.
-    fn correct(&mut self, stream: u8, length: usize) {
-        if let Some(file) = self.file {
-            // In place, over bytes that are there: needs no space. Were it to fail, readers would stop at this record and
-            // go on with the next file.
-            let _ = sys::write_at(file, &header(stream, length), self.position);
-        }
+        self.advance(moved)
     }
 
     /// Cuts off what a failed write may have left.
@@ -351,7 +359,8 @@ fn parse(header: &[u8]) -> Option<(u64, u8)> {
     let (length, rest) = rest.split_first_chunk::<4>()?;
     let &[stream, flags, low, high, ..] = rest else { return None };
     let length = u32::from_le_bytes(*length);
-    let sound = *time != [0; 8] && length > 0 && stream <= ERR && flags == 0 && u16::from_le_bytes([low, high]) == MAGIC;
+    let sound =
+        *time != [0; 8] && length > 0 && stream <= ERR && flags == 0 && u16::from_le_bytes([low, high]) == MAGIC;
     sound.then_some((u64::from(length), stream))
 }
 

@@ -16,6 +16,7 @@ mod init;
 mod input;
 mod log;
 mod memory;
+mod stage;
 mod sys;
 mod text;
 mod watch;

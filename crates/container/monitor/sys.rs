@@ -12,7 +12,9 @@ use core::{
 };
 
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
-compile_error!("the monitor has system calls for x86_64 Linux only: add this processor's entry, call and numbers to monitor/sys.rs");
+compile_error!(
+    "the monitor has system calls for x86_64 Linux only: add this processor's entry, call and numbers to monitor/sys.rs"
+);
 
 // At entry the stack pointer points at argc, argv, NULL, environment, NULL (System V ABI, "process initialization").
 #[cfg(target_arch = "x86_64")]
@@ -118,9 +120,7 @@ const O_CLOEXEC: usize = 0o2_000_000;
 
 pub fn open(directory: Fd, path: &CStr, flags: usize, mode: usize) -> Result<Fd> {
     // SAFETY: the path is a string that ends with NUL.
-    let fd = unsafe {
-        call(number::OPENAT, [directory.raw(), path.as_ptr().addr(), flags | O_CLOEXEC, mode, 0, 0])
-    }?;
+    let fd = unsafe { call(number::OPENAT, [directory.raw(), path.as_ptr().addr(), flags | O_CLOEXEC, mode, 0, 0]) }?;
     Ok(Fd(fd as i32))
 }
 
@@ -284,10 +284,7 @@ pub fn sync(file: Fd) -> Result<()> {
 pub fn rename(directory: Fd, from: &CStr, to: &CStr) -> Result<()> {
     // SAFETY: both paths end with NUL.
     unsafe {
-        call(
-            number::RENAMEAT2,
-            [directory.raw(), from.as_ptr().addr(), directory.raw(), to.as_ptr().addr(), 0, 0],
-        )
+        call(number::RENAMEAT2, [directory.raw(), from.as_ptr().addr(), directory.raw(), to.as_ptr().addr(), 0, 0])
     }
     .map(drop)
 }
@@ -300,10 +297,8 @@ pub fn unlink(directory: Fd, path: &CStr) -> Result<()> {
 pub fn remove_directory(path: &CStr) -> Result<()> {
     const AT_REMOVEDIR: usize = 0x200;
     // SAFETY: the path ends with NUL.
-    unsafe {
-        call(number::UNLINKAT, [Fd::WORKING_DIRECTORY.raw(), path.as_ptr().addr(), AT_REMOVEDIR, 0, 0, 0])
-    }
-    .map(drop)
+    unsafe { call(number::UNLINKAT, [Fd::WORKING_DIRECTORY.raw(), path.as_ptr().addr(), AT_REMOVEDIR, 0, 0, 0]) }
+        .map(drop)
 }
 
 /// `struct msghdr` without name and control data.
@@ -349,9 +344,8 @@ pub fn send(socket: Fd, parts: &[Part<'_>]) -> Result<usize> {
 pub fn receive(socket: Fd, parts: &mut [Part<'_>]) -> Result<usize> {
     let mut message = Message::of(parts);
     // SAFETY: the message names parts that outlive the call and are ours alone (`Part::into`).
-    let count = unsafe {
-        call(number::RECVMSG, [socket.raw(), ptr::from_mut(&mut message).addr(), MSG_DONTWAIT, 0, 0, 0])
-    }?;
+    let count =
+        unsafe { call(number::RECVMSG, [socket.raw(), ptr::from_mut(&mut message).addr(), MSG_DONTWAIT, 0, 0, 0]) }?;
     if message.flags & MSG_TRUNC != 0 { Err(Errno::INVAL) } else { Ok(count) }
 }
 
@@ -363,7 +357,10 @@ pub fn set_send_buffer(socket: Fd, size: i32) {
     for option in [SO_SNDBUFFORCE, SO_SNDBUF] {
         // SAFETY: the kernel reads one int.
         let result = unsafe {
-            call(number::SETSOCKOPT, [socket.raw(), SOL_SOCKET, option, ptr::from_ref(&size).addr(), size_of::<i32>(), 0])
+            call(
+                number::SETSOCKOPT,
+                [socket.raw(), SOL_SOCKET, option, ptr::from_ref(&size).addr(), size_of::<i32>(), 0],
+            )
         };
         if result.is_ok() {
             return;
@@ -464,9 +461,7 @@ pub fn reap() -> Result<Option<(i32, i32)>> {
     const WALL: usize = 0x4000_0000; // whatever signal the child was to send at its end
     let mut status = 0i32;
     // SAFETY: the kernel writes one int.
-    let pid = unsafe {
-        call(number::WAIT4, [usize::MAX, ptr::from_mut(&mut status).addr(), WNOHANG | WALL, 0, 0, 0])
-    }?;
+    let pid = unsafe { call(number::WAIT4, [usize::MAX, ptr::from_mut(&mut status).addr(), WNOHANG | WALL, 0, 0, 0]) }?;
     Ok((pid != 0).then_some((pid as i32, status)))
 }
 

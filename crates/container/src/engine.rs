@@ -177,7 +177,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Network`].
     pub fn networks(&self) -> Result<Vec<Network>, EngineError> {
-        self.networks_of().list().map_err(|source| EngineError::Network { source })
+        self.networks_of().list().map_err(EngineError::network)
     }
 
     /// Removes a network that no container uses.
@@ -185,7 +185,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Network`], naming the users.
     pub fn remove_network(&self, name: &NetworkName) -> Result<(), EngineError> {
-        self.networks_of().remove(name).map_err(|source| EngineError::Network { source })
+        self.networks_of().remove(name).map_err(EngineError::network)
     }
 }
 

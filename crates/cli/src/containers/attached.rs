@@ -274,7 +274,7 @@ impl Context<'_, '_, '_> {
         if !self.printer.json {
             return Ok(());
         }
-        self.printer.document(&serde_json::json!({
+        self.printer.closing_document(&serde_json::json!({
             "id": foreground.id,
             "name": foreground.name,
             "detached": exit.is_none(),

@@ -83,7 +83,7 @@ pub fn exec(context: &mut Context<'_, '_, '_>, arguments: &ExecArguments) -> Res
     };
     if context.printer.json {
         let document = serde_json::json!({ "container": reference, "id": id, "pid": pid, "code": code });
-        context.printer.document(&document)?;
+        context.printer.closing_document(&document)?;
     }
     Ok(Code(u8::try_from(code).unwrap_or(Code::ENGINE.0)))
 }

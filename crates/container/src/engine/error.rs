@@ -101,13 +101,13 @@ pub enum EngineError {
         /// To whom.
         id: String,
         /// Why.
-        source: CgroupError,
+        source: Box<CgroupError>,
     },
     /// Network.
     #[error("the network could not be set up as asked")]
     Network {
         /// Why.
-        source: NetworkError,
+        source: Box<NetworkError>,
     },
     /// A file or a system call.
     #[error("can not {operation} {}", .path.display())]
@@ -136,8 +136,11 @@ impl EngineError {
                 FailureKind::NoIdmap | FailureKind::Failed => ErrorKind::Failed,
             },
             Self::Cgroup { .. } => ErrorKind::Failed,
-            Self::Network { source: NetworkError::InUse { .. } | NetworkError::Port { .. } } => ErrorKind::Conflict,
-            Self::Network { .. } => ErrorKind::Failed,
+            Self::Network { source } => match **source {
+                NetworkError::InUse { .. } | NetworkError::Port { .. } => ErrorKind::Conflict,
+                NetworkError::Unknown { .. } => ErrorKind::NotFound,
+                _ => ErrorKind::Failed,
+            },
             Self::File { source, .. } => match source.kind() {
                 io::ErrorKind::PermissionDenied => ErrorKind::Denied,
                 _ => ErrorKind::Failed,
@@ -146,7 +149,10 @@ impl EngineError {
     }
 
     pub(super) fn cgroup(doing: &'static str, id: &ContainerId, source: CgroupError) -> Self {
-        Self::Cgroup { doing, id: id.short().to_owned(), source }
+        Self::Cgroup { doing, id: id.short().to_owned(), source: Box::new(source) }
+    }
+    pub(super) fn network(source: NetworkError) -> Self {
+        Self::Network { source: Box::new(source) }
     }
     pub(super) fn start(id: &ContainerId, source: Failure) -> Self {
         Self::Start { id: id.short().to_owned(), source }

@@ -153,10 +153,10 @@ impl Engine {
             Err(CgroupError::NotFound { .. }) => {}
             Err(error) => return Err(fail(error)),
         }
-        self.networks_of().unpublish(id).map_err(|source| EngineError::Network { source })?;
+        self.networks_of().unpublish(id).map_err(EngineError::network)?;
         if let Some(crate::state::Users::Private { base, .. }) = state.as_ref().map(|state| &state.users) {
             let lease = self.layout.users().join((base / super::users::SIZE).to_string());
-            if lease.exists() && fs::read_to_string(&lease).is_ok_and(|holder| holder == id.as_str()) {
+            if self.users_holder(&lease)?.as_ref() == Some(id) {
                 ignore_missing(fs::remove_file(&lease)).at("remove", &lease)?;
             }
         }
@@ -200,6 +200,7 @@ pub(crate) fn finish_role(mut arguments: std::env::ArgsOs) -> ExitCode {
             if record.remove {
                 engine.free_name(&record.name, &id)?;
                 engine.discard(&id)?;
+                engine.remove_parent_group()?;
             }
             Ok(())
         };

@@ -139,7 +139,11 @@ impl Engine {
         let status = match &state {
             None => self.at_rest(id, supervised)?,
             Some(state) => {
-                if self.frozen(state).unwrap_or(false) { Status::Paused } else { Status::Running }
+                if self.frozen(state).unwrap_or(false) {
+                    Status::Paused
+                } else {
+                    Status::Running
+                }
             }
         };
         Ok(Inspect {

@@ -83,11 +83,13 @@ impl Engine {
         self.sweep_folders(&mut done)?;
         for entry in fs::read_dir(self.layout.users()).at("list", &self.layout.users())? {
             let path = entry.at("list", &self.layout.users())?.path();
-            if fs::read_to_string(&path).is_ok_and(|text| !text.is_empty()) && self.forget_users(&path, None)? {
+            if self.forget_users(&path, None)? {
                 done.swept.push(format!("user ids {}", path.display()));
             }
         }
-        self.networks_of().reconcile(&live).map_err(|source| EngineError::Network { source })?;
+        self.sweep_programs(&mut done)?;
+        self.networks_of().reconcile(&live).map_err(EngineError::network)?;
+        self.remove_parent_group()?;
         done.adopted.sort();
         Ok(done)
     }
@@ -95,7 +97,8 @@ impl Engine {
     /// Control groups of ours that belong to nothing that runs.
     fn sweep_groups(&self, done: &mut Reconciled) -> Result<(), EngineError> {
         let tag = self.layout.tag();
-        let fail = |source| EngineError::Cgroup { doing: "sweep the groups of", id: tag.to_owned(), source };
+        let fail =
+            |source| EngineError::Cgroup { doing: "sweep the groups of", id: tag.to_owned(), source: Box::new(source) };
         let host = Host::detect().map_err(fail)?;
         for name in host.children(tag).map_err(fail)? {
             let Ok(id) = name.parse::<ContainerId>() else { continue };
@@ -131,6 +134,20 @@ impl Engine {
         Ok(())
     }
 
+    /// Monitors that were being installed when their writer was killed.
+    fn sweep_programs(&self, done: &mut Reconciled) -> Result<(), EngineError> {
+        let folder = self.layout.run().join("bin");
+        for name in entries::<String>(&folder)? {
+            let writer = name.rsplit_once('.').and_then(|(_, pid)| pid.parse::<u32>().ok());
+            if writer.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
+                let path = folder.join(&name);
+                ignore_missing(fs::remove_file(&path)).at("remove", &path)?;
+                done.swept.push(format!("half a program {name}"));
+            }
+        }
+        Ok(())
+    }
+
     /// Gives a running container a new monitor, which holds the lock from now on.
     pub(super) fn replace_monitor(&self, id: &ContainerId, state: &State, lock: &Lock) -> Result<(), EngineError> {
         let record = self.record(id)?;
@@ -147,8 +164,7 @@ impl Engine {
         let input = open_at("in", OFlags::WRONLY).ok(); // its reader may be gone, or there was never one
         let null =
             open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).at("open", Path::new("/dev/null"))?;
-        let reserved: Vec<OwnedFd> =
-            self.networks_of().reserve(&record.ports).map_err(|source| EngineError::Network { source })?;
+        let reserved: Vec<OwnedFd> = self.networks_of().reserve(&record.ports).map_err(EngineError::network)?;
         let group = Host::detect()
             .and_then(|host| host.open(&state.cgroup))
             .map_err(|source| EngineError::cgroup("adopt", id, source))?;

@@ -4,7 +4,9 @@ use super::{
     Engine, Status,
     error::{At, EngineError},
 };
+use crate::cgroup;
 use model::{ContainerId, ContainerName};
+use rustix::fs::FlockOperation;
 use std::{fs, io, path::Path};
 
 impl Engine {
@@ -30,7 +32,22 @@ impl Engine {
         };
         self.finish(id, &lock)?;
         self.free_name(&record.name, id)?;
-        self.discard(id)
+        self.discard(id)?;
+        self.remove_parent_group()
+    }
+
+    /// Removes the group above all containers' once there is none. With the creation lock held no container can come.
+    pub(super) fn remove_parent_group(&self) -> Result<(), EngineError> {
+        let Some(_creating) = self.creation_lock(FlockOperation::NonBlockingLockExclusive)? else { return Ok(()) };
+        if !self.ids()?.is_empty() {
+            return Ok(());
+        }
+        let tag = self.layout.tag();
+        cgroup::Host::detect().and_then(|host| host.remove_unused(tag)).map_err(|source| EngineError::Cgroup {
+            doing: "clear away after",
+            id: tag.to_owned(),
+            source: Box::new(source),
+        })
     }
 
     /// Removes all that have ended; gives their ids.

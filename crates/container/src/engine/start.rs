@@ -68,7 +68,7 @@ impl Engine {
 
     fn launch(&self, record: &Record, lock: BorrowedFd<'_>, attach: bool) -> Result<Started, EngineError> {
         let id = &record.id;
-        let network = |source| EngineError::Network { source };
+        let network = EngineError::network;
         let networks = self.networks_of();
         let lease = match &record.network {
             NetworkMode::Bridge(name) if own_network(record) => {

@@ -8,7 +8,11 @@ use super::{
     error::{At, EngineError},
 };
 use model::ContainerId;
-use std::{fs, io, io::Write, path::PathBuf};
+use std::{
+    fs, io,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+};
 
 /// Ids in one range.
 pub(super) const SIZE: u32 = 1 << 16;
@@ -23,11 +27,9 @@ impl Engine {
             let slot = FIRST + (start + step) % (LAST - FIRST + 1);
             let path = self.layout.users().join(slot.to_string());
             loop {
-                match fs::File::create_new(&path) {
-                    Ok(mut file) => {
-                        file.write_all(id.as_str().as_bytes()).at("write", &path)?;
-                        return Ok((slot * SIZE, path));
-                    }
+                // A link, like a name: it is there with its holder or not at all, whenever this process is killed.
+                match symlink(id.as_str(), &path) {
+                    Ok(()) => return Ok((slot * SIZE, path)),
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                         if !self.forget_users(&path, Some(id))? {
                             break;
@@ -42,14 +44,8 @@ impl Engine {
     }
 
     /// Removes a lease whose container does not run, or is `own`; false when it is in use.
-    pub(super) fn forget_users(&self, path: &std::path::Path, own: Option<&ContainerId>) -> Result<bool, EngineError> {
-        let holder = match fs::read_to_string(path) {
-            Ok(text) => text.parse::<ContainerId>().ok(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
-            Err(error) => return Err(error).at("read", path),
-        };
-        // An empty file is one that is being written; the holder of that start will be known in a moment.
-        let Some(holder) = holder else { return Ok(false) };
+    pub(super) fn forget_users(&self, path: &Path, own: Option<&ContainerId>) -> Result<bool, EngineError> {
+        let Some(holder) = self.users_holder(path)? else { return Ok(true) };
         if own != Some(&holder) && self.layout.running(&holder).exists() {
             return Ok(false);
         }
@@ -57,5 +53,17 @@ impl Engine {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).at("remove", path),
             _ => Ok(true),
         }
+    }
+
+    /// Whose a range is; `None` when it is nobody's.
+    pub(super) fn users_holder(&self, path: &Path) -> Result<Option<ContainerId>, EngineError> {
+        let target = match fs::read_link(path) {
+            Ok(target) => target,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).at("read", path),
+        };
+        let id = target.to_str().and_then(|text| text.parse().ok());
+        let strange = || io::Error::new(io::ErrorKind::InvalidData, "is not the link of a lease; remove it");
+        id.map(Some).ok_or_else(strange).at("read", path)
     }
 }

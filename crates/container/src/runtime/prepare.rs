@@ -12,8 +12,8 @@ use crate::{
     record::Root,
     spec::{MountOptions, mounts::Attributes},
     sys::{
-        self,
         mount::{Change, set_attributes},
+        process::with_file_ids,
     },
 };
 use rustix::{
@@ -47,7 +47,7 @@ pub struct Owner<'a> {
 
 /// The mounts, in the order in which the child takes them: the root first.
 pub fn all(plan: &Plan, owner: Owner<'_>, warnings: &mut Vec<String>) -> Result<Vec<OwnedFd>, Failure> {
-    let mut trees = vec![root(plan, owner)?];
+    let mut trees = Vec::new();
     for (mount, options) in plan.mounts() {
         if let Some(recursive) = options.bind {
             let source = mount.source().as_deref().unwrap_or(Path::new(""));
@@ -59,6 +59,8 @@ pub fn all(plan: &Plan, owner: Owner<'_>, warnings: &mut Vec<String>) -> Result<
     for (source, _) in &plan.files {
         trees.push(bind(source, false, &MountOptions::default(), owner, warnings)?);
     }
+    // Made last, because what covers its layers must not be what is bound; taken first.
+    trees.insert(0, root(plan, owner)?);
     Ok(trees)
 }
 
@@ -131,13 +133,13 @@ fn overlay(
     let target = plan.running.join("root");
     std::fs::create_dir_all(&target).during("make", target.display())?;
     let text = CString::new(data).map_err(|error| Failure::new(FailureKind::Invalid, "mount", "the layers", error))?;
-    let flags = MountFlags::empty();
-    // The overlay makes its own files as whoever mounts it, who must be somebody that the mapped upper layer can store:
-    // the host's root is not, and an overlay that can not write quietly becomes read-only.
-    sys::process::set_file_owner(owner.uid, owner.gid).during("become", "the owner of the layers")?;
-    let mounted = mount(c"overlay", &target, c"overlay", flags, Some(text.as_c_str()));
-    sys::process::set_file_owner(0, 0).during("become", "root again")?;
-    mounted.map_err(|errno| match (errno, owner.idmap) {
+    let make = || mount(c"overlay", &target, c"overlay", MountFlags::empty(), Some(text.as_c_str()));
+    // The kernel makes its work folder as whoever mounts, who must have an owner on an id-mapped layer.
+    let made = match owner.idmap {
+        Some(_) => with_file_ids(owner.uid, owner.gid, make).and_then(|made| made),
+        None => make(),
+    };
+    made.map_err(|errno| match (errno, owner.idmap) {
         // An overlay over id-mapped layers is possible from Linux 5.19.
         (Errno::INVAL, Some(_)) => no_idmap(errno, &plan.container),
         _ => Failure::new(FailureKind::Failed, "mount overlay at", target.display(), std::io::Error::from(errno)),

@@ -101,6 +101,30 @@ pub fn unshare(namespaces: i32) -> Result<()> {
     }
 }
 
+/// Runs `work` with these ids for access to files, and with all capabilities kept, then takes the old ids again
+/// (setfsuid(2), capabilities(7) `SECBIT_NO_SETUID_FIXUP`).
+///
+/// # Errors
+/// `PERM` when the ids can not be taken; `work` has not run then.
+pub fn with_file_ids<T>(uid: u32, gid: u32, work: impl FnOnce() -> T) -> Result<T> {
+    use rustix::thread::{CapabilitiesSecureBits as Bits, capabilities_secure_bits, set_capabilities_secure_bits};
+    let before = capabilities_secure_bits()?;
+    set_capabilities_secure_bits(before | Bits::NO_SETUID_FIXUP)?;
+    // SAFETY: these two change ids of the calling thread only, and take no pointers.
+    let (old_uid, old_gid) = unsafe { (libc::setfsuid(uid), libc::setfsgid(gid)) };
+    // SAFETY: as above; an id of all ones changes nothing and tells what is set.
+    let set = unsafe { (libc::setfsuid(u32::MAX), libc::setfsgid(u32::MAX)) };
+    let taken = set == (uid.cast_signed(), gid.cast_signed());
+    let result = taken.then(work);
+    // SAFETY: as above; the ids were this thread's own.
+    unsafe {
+        libc::setfsuid(old_uid.cast_unsigned());
+        libc::setfsgid(old_gid.cast_unsigned());
+    }
+    set_capabilities_secure_bits(before)?;
+    result.ok_or(Errno::PERM)
+}
+
 /// The descriptor that whoever executed this program left at this number; each number is taken once.
 ///
 /// # Errors
@@ -130,6 +154,9 @@ pub fn spawn(
     for (source, number) in descriptors {
         copies.push((rustix::io::fcntl_dupfd_cloexec(source, above)?, *number));
     }
+    // The caller may have inherited descriptors without the mark: a pipe to its own caller, who would then wait for its
+    // end as long as the new process lives.
+    close_on_exec_from(3)?;
     let check = |code: i32| if code == 0 { Ok(()) } else { Err(Errno::from_raw_os_error(code)) };
     let (arguments, environment) = (pointers(arguments), pointers(environment));
     let mut pid = 0;
@@ -186,25 +213,4 @@ pub fn send_signal(pidfd: &OwnedFd, signal: i32) -> Result<()> {
             errno => Err(errno),
         },
     }
-}
-
-/// Takes the user and group with which this thread's files are made (setfsuid(2), setfsgid(2)), keeping all its
-/// capabilities. For a process of a single thread.
-///
-/// # Errors
-/// `PERM` without the privilege; that of capset(2).
-pub fn set_file_owner(uid: u32, gid: u32) -> Result<()> {
-    let capabilities = rustix::thread::capabilities(None)?;
-    // SAFETY: both take numbers only.
-    let now = unsafe {
-        libc::setfsgid(gid);
-        libc::setfsuid(uid);
-        // They tell of no failure, but of the number before: asking for an invalid one changes nothing.
-        (libc::setfsuid(u32::MAX), libc::setfsgid(u32::MAX))
-    };
-    if (now.0.cast_unsigned(), now.1.cast_unsigned()) != (uid, gid) {
-        return Err(Errno::PERM);
-    }
-    // Leaving user 0 takes those about files away.
-    rustix::thread::set_capabilities(None, capabilities)
 }

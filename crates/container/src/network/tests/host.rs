@@ -86,6 +86,11 @@ impl Host {
         outside.command("ip link set wan mtu 1400 up");
         command(&format!("ip route add default via {OUTSIDE4}"));
         command(&format!("ip route add default via {OUTSIDE6}"));
+        // Nor does it lose packets because its interface came up a moment ago.
+        Place::In(&outside).serve(9, "outside");
+        for address in [OUTSIDE4, OUTSIDE6] {
+            eventually(|| Place::Host.call(at(address, 9)).map_err(|error| error.to_string()), Result::is_ok).unwrap();
+        }
         let layout = Layout::open(&folder.path().join("data"), Some(&folder.path().join("run"))).unwrap();
         let networks = Networks::new(&layout);
         Self { folder, layout, networks, outside }
