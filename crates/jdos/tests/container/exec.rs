@@ -57,5 +57,6 @@ fn exec_ends_with_its_container() {
     super::machine::until("it runs", || machine.root.join("tmp/started").exists());
     machine.ok(&["kill", "one"]);
     super::machine::finish(child).code(137);
+    machine.ok(&["wait", "one"]);
     machine.jdos(&["exec", "one", "true"]).code(125).says(&["exited"]);
 }
