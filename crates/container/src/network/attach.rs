@@ -86,8 +86,10 @@ impl Networks {
         let (name, alias) = (port_name(id), owner.alias(self.tag()));
         let hairpin = forwarding::bridge_calls_firewall();
         let port = Port { name: &name, bridge: bridge.index, mtu: bridge.mtu, alias: &alias, ipv6, hairpin };
+        // Not in one packet: when the name is taken, the second request would dress up somebody else's interface.
         let create = |host: &mut Socket| {
-            host.batch([port.create(INSIDE, link::mac(lease.ipv4), namespace), port.dress()]).map(drop)
+            host.batch([port.create(INSIDE, link::mac(lease.ipv4), namespace)])?;
+            host.batch([port.dress()]).map(drop)
         };
         match create(&mut host) {
             Err(refusal) if refusal.errno == Errno::EXIST => {
@@ -98,7 +100,11 @@ impl Networks {
         }
         let configured = inside(namespace).and_then(|mut socket| {
             configure(&mut socket, lease, ipv6)?;
-            wait_until_running(&mut [(&mut host, &name), (&mut socket, INSIDE)])
+            let deadline = Instant::now() + CARRIER;
+            wait_until_running(&mut host, &name, deadline)?;
+            wait_until_running(&mut socket, INSIDE, deadline)?;
+            // A bridge is without carrier while it has no port.
+            if bridge.running { Ok(()) } else { wait_until_running(&mut host, &bridge.name, deadline) }
         });
         if configured.is_err() {
             // Best effort: the namespace goes with the container that now does not start, and the pair with it.
@@ -254,16 +260,13 @@ fn configure(socket: &mut Socket, lease: &Lease, ipv6: bool) -> Result<(), Refus
 
 /// Waits until packets pass: the kernel takes note of a new pair's carrier a moment later, on a thread of its own, and only
 /// then the bridge forwards to it. The container's first packet would be lost, and sent again after a second.
-fn wait_until_running(ends: &mut [(&mut Socket, &str)]) -> Result<(), Refusal> {
-    let start = Instant::now();
-    for (socket, name) in ends {
-        while !link::find(socket, name)?.is_some_and(|link| link.running) {
-            if start.elapsed() > CARRIER {
-                tracing::warn!(interface = name, "interface has no carrier yet");
-                return Ok(());
-            }
-            std::thread::sleep(Duration::from_micros(50));
+fn wait_until_running(socket: &mut Socket, name: &str, deadline: Instant) -> Result<(), Refusal> {
+    while !link::find(socket, name)?.is_some_and(|link| link.running) {
+        if Instant::now() > deadline {
+            tracing::warn!(interface = name, "interface has no carrier yet");
+            break;
         }
+        std::thread::sleep(Duration::from_micros(50));
     }
     Ok(())
 }
