@@ -18,6 +18,7 @@ use std::{
     fs,
     net::{Ipv4Addr, Ipv6Addr},
     os::unix::fs::MetadataExt,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -110,6 +111,10 @@ impl Networks {
                 done.push(format!("published ports of container {}", id.short()));
             }
         }
+        for id in self.half_published()?.iter().filter(|id| !alive(id)) {
+            store::remove(&self.half_published_path(id))?;
+            done.push(format!("half a file of published ports of container {}", id.short()));
+        }
         let mut applied = self.apply_table()?;
         {
             let _lock = self.store().lock()?;
@@ -156,6 +161,16 @@ impl Networks {
             None => done.extend(forwarding::restore(&self.host_changes())?),
         }
         Ok(done)
+    }
+
+    /// The containers whose list of published ports was being written when its writer was killed.
+    fn half_published(&self) -> Result<Vec<ContainerId>, NetworkError> {
+        let names = store::names(&self.layout().run().join("published"))?;
+        let id = |name: &String| name.strip_prefix('.')?.strip_suffix(".json.new")?.parse().ok();
+        Ok(names.iter().filter_map(id).collect())
+    }
+    fn half_published_path(&self, id: &ContainerId) -> PathBuf {
+        self.layout().run().join("published").join(format!(".{id}.json.new"))
     }
 
     /// Removes interfaces without a living container and bridges without a network; makes bridges whole that have one.
