@@ -24,3 +24,4 @@ pub mod seccomp;
 pub mod spec;
 pub mod state;
 mod sys;
+pub mod user;

@@ -2,6 +2,8 @@
 #![allow(unsafe_code)] // each block carries its SAFETY comment; everything above this module is safe code
 
 pub mod bpf;
+pub mod loopback;
 pub mod mount;
+pub mod network;
 pub mod process;
 pub mod seccomp;

@@ -1,0 +1,237 @@
+//! Ending, freezing and changing what runs.
+
+use super::{
+    Engine,
+    error::{At, EngineError},
+    lock::Lock,
+    remove::{AGAIN, ignore_missing},
+};
+use crate::{
+    cgroup::{CgroupError, Extras, Host},
+    options::ResourceOptions,
+    runtime::{identity, number},
+    spec::{self, Facts},
+    state::Exit,
+    sys::process,
+};
+use jiff::Timestamp;
+use model::ContainerId;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::{fs, io::ErrorKind, os::fd::OwnedFd, path::Path, process::ExitCode, time::Duration};
+
+impl Engine {
+    /// Sends a signal to the init process.
+    ///
+    /// # Errors
+    /// [`EngineError::WrongState`] when it does not run.
+    pub fn kill(&self, id: &ContainerId, signal: i32) -> Result<(), EngineError> {
+        let state = self.running(id, "send a signal to")?;
+        match self.init(state.pid, state.start_time)? {
+            Some(init) => process::send_signal(&init, signal).at("send a signal to", &self.layout.running(id)),
+            None => Ok(()), // it has ended in between, which a signal may well be meant for
+        }
+    }
+
+    fn init(&self, pid: i32, start_time: u64) -> Result<Option<OwnedFd>, EngineError> {
+        identity::open(pid, start_time).at("open", Path::new("/proc"))
+    }
+
+    /// Sends the stop signal, waits for the grace (its own when `None`), then kills everything in it. Returns when all is
+    /// gone; one that does not run is left as it is.
+    ///
+    /// # Errors
+    /// [`EngineError::Cgroup`] when it can not be killed.
+    pub fn stop(&self, id: &ContainerId, grace: Option<Duration>) -> Result<(), EngineError> {
+        let record = self.record(id)?;
+        let Some(state) = self.observe(id)?.state else { return Ok(()) };
+        let grace = grace.unwrap_or(Duration::from_secs(u64::from(record.stop_timeout)));
+        if let Some(init) = self.init(state.pid, state.start_time)? {
+            process::send_signal(&init, record.stop_signal).at("send a signal to", &self.layout.running(id))?;
+            if self.frozen(&state).map_err(|source| EngineError::cgroup("stop", id, source))? {
+                self.resume(id)?;
+            }
+            if !ends_within(&init, grace).at("wait for", &self.layout.running(id))? {
+                self.end_now(id)?;
+            }
+        }
+        // Not for the lock alone: whoever starts it again at this moment would hold it for as long as that runs.
+        loop {
+            if let Some(lock) = self.try_lock(id)? {
+                self.finish(id, &lock)?;
+                return if record.remove { self.forget(&record) } else { Ok(()) };
+            }
+            if self.observe(id)?.state.is_some_and(|now| (now.pid, now.start_time) != (state.pid, state.start_time)) {
+                return Ok(());
+            }
+            std::thread::sleep(AGAIN);
+        }
+    }
+
+    /// Kills every process of a container.
+    pub(super) fn end_now(&self, id: &ContainerId) -> Result<(), EngineError> {
+        let Some(state) = self.state(id)? else { return Ok(()) };
+        let fail = |source| EngineError::cgroup("kill", id, source);
+        match Host::detect().and_then(|host| host.open(&state.cgroup)) {
+            Ok(group) => {
+                if let Err(error) = group.freeze(false) {
+                    tracing::debug!(%error, "it was gone before it could thaw");
+                }
+                group.kill().map_err(fail)?;
+            }
+            Err(CgroupError::NotFound { .. }) => {}
+            Err(error) => return Err(fail(error)),
+        }
+        if let Some(init) = self.init(state.pid, state.start_time)? {
+            process::send_signal(&init, libc::SIGKILL).at("kill", &self.layout.running(id))?;
+        }
+        Ok(())
+    }
+
+    /// Waits until it has ended and everything of its run is cleared away.
+    ///
+    /// # Errors
+    /// [`EngineError::WrongState`] when it was never started, [`EngineError::NotFound`] when it was removed at its end.
+    pub fn wait(&self, id: &ContainerId) -> Result<Exit, EngineError> {
+        loop {
+            self.wait_unlocked(id)?;
+            match self.observe(id)?.state {
+                Some(state) => {
+                    // Its monitor was killed: give it another, which will say how it ended.
+                    match self.try_lock(id)? {
+                        Some(lock) => self.replace_monitor(id, &state, &lock)?,
+                        None => continue,
+                    }
+                }
+                None => break,
+            }
+        }
+        if let Some(lock) = self.try_lock(id)? {
+            self.finish(id, &lock)?;
+        }
+        self.record(id)?;
+        let path = self.layout.container(id).join("exit");
+        let never =
+            || EngineError::WrongState { doing: "wait for", id: id.short().to_owned(), status: super::Status::Created };
+        Exit::read(&path).at("read", &path)?.ok_or_else(never)
+    }
+
+    /// Freezes every process of a container.
+    ///
+    /// # Errors
+    /// [`EngineError::WrongState`], [`EngineError::Cgroup`].
+    pub fn pause(&self, id: &ContainerId) -> Result<(), EngineError> {
+        self.cgroup_of(id, "pause")?.freeze(true).map_err(|source| EngineError::cgroup("pause", id, source))
+    }
+
+    /// Lets a frozen container go on.
+    ///
+    /// # Errors
+    /// [`EngineError::WrongState`], [`EngineError::Cgroup`].
+    pub fn resume(&self, id: &ContainerId) -> Result<(), EngineError> {
+        self.cgroup_of(id, "resume")?.freeze(false).map_err(|source| EngineError::cgroup("resume", id, source))
+    }
+
+    /// Changes limits, of what runs and for later starts; all or nothing.
+    ///
+    /// # Errors
+    /// [`EngineError::Spec`] with every fault, [`EngineError::Cgroup`] when the kernel refuses.
+    pub fn update(&self, id: &ContainerId, options: &ResourceOptions) -> Result<(), EngineError> {
+        let mut record = self.record(id)?;
+        let facts = Facts::read().at("read", Path::new("/proc/self/limits"))?;
+        spec::apply_update(&mut record, options, &facts).map_err(EngineError::Spec)?;
+        if self.observe(id)?.state.is_some() {
+            let resources =
+                record.spec.linux().as_ref().and_then(|linux| linux.resources().clone()).unwrap_or_default();
+            let group = self.cgroup_of(id, "update")?;
+            group.update(&resources, &Extras::default()).map_err(|source| EngineError::cgroup("update", id, source))?;
+        }
+        self.store(&record)
+    }
+
+    /// Clears away what a run left: groups, published ports, leases, the run folder. The holder of the lock calls it once
+    /// the init process is gone; twice is the same as once.
+    pub(super) fn finish(&self, id: &ContainerId, _lock: &Lock) -> Result<(), EngineError> {
+        let state = self.state(id)?;
+        let fail = |source| EngineError::cgroup("clear away", id, source);
+        let path = state.as_ref().map_or_else(|| self.layout.cgroup(id), |state| state.cgroup.clone());
+        let host = Host::detect().map_err(fail)?;
+        match host.open(&path) {
+            Ok(group) => group.kill().and_then(|()| group.remove()).map_err(fail)?,
+            Err(CgroupError::NotFound { .. }) => {}
+            Err(error) => return Err(fail(error)),
+        }
+        self.networks_of().unpublish(id).map_err(EngineError::network)?;
+        if let Some(crate::state::Users::Private { base, .. }) = state.as_ref().map(|state| &state.users) {
+            let lease = self.layout.users().join((base / super::users::SIZE).to_string());
+            if self.users_holder(&lease)?.as_ref() == Some(id) {
+                ignore_missing(fs::remove_file(&lease)).at("remove", &lease)?;
+            }
+        }
+        let exit = self.layout.container(id).join("exit");
+        if state.is_some() && self.layout.container(id).exists() && !exit.exists() {
+            // Nobody saw it end: that it has is all there is to say.
+            let text = format!("-1 {} 0 0\n", Timestamp::now().as_nanosecond());
+            fs::write(&exit, text).at("write", &exit)?;
+        }
+        self.remove_running(id)
+    }
+
+    /// Removes the run folder, its lock last: until then nobody else can hold one, and after that whoever makes a new one
+    /// keeps it, and the folder with it.
+    fn remove_running(&self, id: &ContainerId) -> Result<(), EngineError> {
+        let folder = self.layout.running(id);
+        for entry in fs::read_dir(&folder).at("list", &folder)? {
+            let entry = entry.at("list", &folder)?;
+            if entry.file_name() != "lock" {
+                ignore_missing(fs::remove_file(entry.path())).at("remove", &entry.path())?;
+            }
+        }
+        let lock = folder.join("lock");
+        ignore_missing(fs::remove_file(&lock)).at("remove", &lock)?;
+        match fs::remove_dir(&folder) {
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty) => Ok(()),
+            done => done.at("remove", &folder),
+        }
+    }
+}
+
+/// Whether a process ends in time.
+fn ends_within(init: &OwnedFd, grace: Duration) -> rustix::io::Result<bool> {
+    let end = std::time::Instant::now() + grace;
+    loop {
+        let left = end.saturating_duration_since(std::time::Instant::now());
+        let timeout =
+            Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() };
+        match poll(&mut [PollFd::new(init, PollFlags::IN)], Some(&timeout)) {
+            Ok(0) => return Ok(false),
+            Ok(_) => return Ok(true),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// What a monitor becomes at the end of a container that has more to clear away: `--jdos-finish DATA RUN ID`.
+pub(crate) fn finish_role(mut arguments: std::env::ArgsOs) -> ExitCode {
+    let run = || -> Option<Result<(), EngineError>> {
+        let (data, run) = (arguments.next()?, arguments.next()?);
+        let id: ContainerId = arguments.next()?.to_str()?.parse().ok()?;
+        let lock = Lock::from_descriptor(process::inherited(number::LOCK).ok()?);
+        let finish = || {
+            let engine = Engine::open(Path::new(&data), Some(Path::new(&run)))?;
+            let record = engine.record(&id)?;
+            engine.finish(&id, &lock)?;
+            if record.remove {
+                engine.forget(&record)?;
+            }
+            Ok(())
+        };
+        Some(finish())
+    };
+    let mut run = run;
+    match run() {
+        Some(Ok(())) => ExitCode::SUCCESS,
+        // Nobody is there to read it; the next sweep finds what is left.
+        Some(Err(_)) | None => ExitCode::FAILURE,
+    }
+}

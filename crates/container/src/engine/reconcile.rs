@@ -1,0 +1,256 @@
+//! Closing the gap between what is recorded and what there is: the one path of recovery.
+//!
+//! What has a record and runs without a monitor is given one; what is recorded as running and does not is cleared away;
+//! what has no record goes. Twice is the same as once, and any process may do it at any time.
+
+use super::{
+    Engine,
+    error::{At, EngineError},
+    exec::own_program,
+    lock::Lock,
+    remove::ignore_missing,
+};
+use crate::{
+    cgroup::Host,
+    monitor,
+    record::Record,
+    runtime::{identity, number, shim},
+    state::State,
+    sys::process,
+};
+use model::{ContainerId, ContainerName};
+use rustix::fs::{FlockOperation, Mode, OFlags, open};
+use serde::Serialize;
+use std::{
+    ffi::CString,
+    fs, io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    path::Path,
+};
+
+/// What a sweep found and did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Reconciled {
+    /// Ids of running containers.
+    pub adopted: Vec<String>,
+    /// Ids of those whose monitor had died and was replaced.
+    pub monitors_replaced: Vec<String>,
+    /// What was cleared away.
+    pub swept: Vec<String>,
+}
+
+impl Engine {
+    /// Looks at everything once and mends it.
+    ///
+    /// # Errors
+    /// The first; what was done before it stays done, and the next call goes on.
+    pub fn reconcile(&self) -> Result<Reconciled, EngineError> {
+        let mut done = Reconciled::default();
+        let mut live = Vec::new();
+        let runs = self.layout.run().join("containers");
+        for id in entries::<ContainerId>(&runs)? {
+            let Some(lock) = self.try_lock(&id)? else {
+                if self.observe(&id)?.state.is_some() {
+                    done.adopted.push(id.to_string());
+                }
+                live.push(id); // being started or ended counts: its holder clears away itself
+                continue;
+            };
+            let record = match self.record(&id) {
+                Ok(record) => Some(record),
+                Err(EngineError::NotFound { .. }) => None,
+                Err(error) => return Err(error),
+            };
+            match (record, self.observe(&id)?.state) {
+                (Some(_), Some(state)) => {
+                    self.replace_monitor(&id, &state, &lock)?;
+                    done.monitors_replaced.push(id.to_string());
+                    done.adopted.push(id.to_string());
+                    live.push(id);
+                }
+                (record, _) => {
+                    self.end_now(&id)?;
+                    self.finish(&id, &lock)?;
+                    if let Some(record) = record.filter(|record| record.remove) {
+                        self.forget(&record)?;
+                    }
+                    done.swept.push(format!("run of {id}"));
+                }
+            }
+        }
+        self.sweep_groups(&mut done)?;
+        self.sweep_folders(&mut done)?;
+        for entry in fs::read_dir(self.layout.users()).at("list", &self.layout.users())? {
+            let path = entry.at("list", &self.layout.users())?.path();
+            if self.forget_users(&path, None)? {
+                done.swept.push(format!("user ids {}", path.display()));
+            }
+        }
+        self.sweep_programs(&mut done)?;
+        self.networks_of().reconcile(&live).map_err(EngineError::network)?;
+        self.remove_parent_group()?;
+        done.adopted.sort();
+        Ok(done)
+    }
+
+    /// Control groups of ours that belong to nothing that runs.
+    fn sweep_groups(&self, done: &mut Reconciled) -> Result<(), EngineError> {
+        let tag = self.layout.tag();
+        let fail =
+            |source| EngineError::Cgroup { doing: "sweep the groups of", id: tag.to_owned(), source: Box::new(source) };
+        let host = Host::detect().map_err(fail)?;
+        for name in host.children(tag).map_err(fail)? {
+            let Ok(id) = name.parse::<ContainerId>() else { continue };
+            // The run folder comes first in a start and goes last: without it there is nobody whose group this is.
+            if self.layout.running(&id).exists() {
+                continue;
+            }
+            let group = host.open(&format!("{tag}/{name}")).map_err(fail)?;
+            group.kill().and_then(|()| group.remove()).map_err(fail)?;
+            done.swept.push(format!("control groups of {id}"));
+        }
+        Ok(())
+    }
+
+    /// Folders without a record, and names of nothing, unless something is being created at this moment.
+    fn sweep_folders(&self, done: &mut Reconciled) -> Result<(), EngineError> {
+        let Some(_creating) = self.creation_lock(FlockOperation::NonBlockingLockExclusive)? else { return Ok(()) };
+        let recorded = self.ids()?;
+        for id in entries::<ContainerId>(&self.layout.data().join("containers"))? {
+            if !recorded.contains(&id) && !self.layout.running(&id).exists() {
+                self.discard(&id)?;
+                done.swept.push(format!("folder of {id}"));
+            }
+        }
+        for name in entries::<ContainerName>(&self.layout.data().join("names"))? {
+            let path = self.layout.name(&name);
+            let target = fs::read_link(&path).unwrap_or_default();
+            if !recorded.iter().any(|id| Path::new(id.as_str()) == target) {
+                ignore_missing(fs::remove_file(&path)).at("remove", &path)?;
+                done.swept.push(format!("name {name}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Monitors that were being installed when their writer was killed.
+    fn sweep_programs(&self, done: &mut Reconciled) -> Result<(), EngineError> {
+        let folder = self.layout.run().join("bin");
+        for name in entries::<String>(&folder)? {
+            let writer = name.rsplit_once('.').and_then(|(_, pid)| pid.parse::<u32>().ok());
+            if writer.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
+                let path = folder.join(&name);
+                ignore_missing(fs::remove_file(&path)).at("remove", &path)?;
+                done.swept.push(format!("half a program {name}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a running container a new monitor, which holds the lock from now on.
+    pub(super) fn replace_monitor(&self, id: &ContainerId, state: &State, lock: &Lock) -> Result<(), EngineError> {
+        let record = self.record(id)?;
+        let running = self.layout.running(id);
+        let Some(init) = identity::open(state.pid, state.start_time).at("open", Path::new("/proc"))? else {
+            return Ok(()); // it has just ended; whoever waits clears away
+        };
+        let start = |failure| EngineError::start(id, failure);
+        let listen = shim::listen_at(&running).map_err(start)?;
+        let open_at =
+            |name: &str, flags| open(running.join(name), flags | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty());
+        let output = open_at("out", OFlags::RDONLY).at("open", &running.join("out"))?;
+        let error = open_at("err", OFlags::RDONLY).at("open", &running.join("err"))?;
+        let input = open_at("in", OFlags::WRONLY).ok(); // its reader may be gone, or there was never one
+        let null =
+            open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).at("open", Path::new("/dev/null"))?;
+        let reserved: Vec<OwnedFd> = self.networks_of().reserve(&record.ports).map_err(EngineError::network)?;
+        let group = Host::detect()
+            .and_then(|host| host.open(&state.cgroup))
+            .map_err(|source| EngineError::cgroup("adopt", id, source))?;
+        let mut descriptors: Vec<(BorrowedFd<'_>, RawFd)> = Vec::new();
+        for (descriptor, at) in [
+            (null.as_fd(), 0),
+            (null.as_fd(), 1),
+            (null.as_fd(), 2),
+            (init.as_fd(), 3),
+            (output.as_fd(), 4),
+            (lock.as_fd(), number::LOCK),
+            (error.as_fd(), 6),
+            (listen.as_fd(), 7),
+        ] {
+            descriptors.push((descriptor, at));
+        }
+        descriptors.extend(input.iter().map(|input| (input.as_fd(), 8)));
+        descriptors.extend(reserved.iter().map(AsFd::as_fd).zip(9..));
+        let arguments = monitor::Arguments {
+            pid: state.pid,
+            pidfd: 3,
+            adopted: true,
+            output: 4,
+            error: Some(6),
+            input: input.as_ref().map(|_| 8),
+            tty: false,
+            interactive: record.interactive,
+            listen: 7,
+            client: None,
+            log: self.layout.container(id).join("log"),
+            max_size: record.log.max_size.0,
+            max_files: record.log.max_files,
+            exit: self.layout.container(id).join("exit"),
+            sync: !record.remove,
+            oom: group.oom_file(),
+            cgroups: group.directories(),
+            unlink: self.at_end(&record, state),
+            finally: self.finally(&record)?,
+        };
+        let program = monitor::install(&self.layout).at("install the monitor in", self.layout.run())?;
+        let path = CString::new(program.as_os_str().as_encoded_bytes()).map_err(io::Error::from).at("run", &program)?;
+        let words = arguments.to_argv().at("run", &program)?;
+        process::spawn(&path, &words, &[], &descriptors).at("run", &program)?;
+        tracing::debug!(%id, listen = listen.as_raw_fd(), "replaced the monitor");
+        Ok(())
+    }
+
+    /// Files that go when this run ends.
+    pub(super) fn at_end(&self, record: &Record, state: &State) -> Vec<std::path::PathBuf> {
+        let lease = match state.users {
+            crate::state::Users::Private { base, .. } => Some(base),
+            crate::state::Users::Host { .. } => None,
+        };
+        self.at_end_of(&record.id, lease)
+    }
+
+    pub(super) fn at_end_of(&self, id: &ContainerId, lease: Option<u32>) -> Vec<std::path::PathBuf> {
+        let running = self.layout.running(id);
+        let mut all: Vec<_> =
+            ["state.json", "attach", "out", "err", "in"].iter().map(|name| running.join(name)).collect();
+        all.extend(lease.map(|base| self.layout.users().join((base / super::users::SIZE).to_string())));
+        all
+    }
+
+    /// What the monitor becomes at the end, when there is more to clear away than it does itself.
+    pub(super) fn finally(&self, record: &Record) -> Result<Vec<String>, EngineError> {
+        if !record.remove && record.ports.is_empty() {
+            return Ok(Vec::new());
+        }
+        let own = std::env::current_exe().at("find", Path::new("/proc/self/exe"))?;
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let (data, run) = (text(self.layout.data()), text(self.layout.run()));
+        Ok(vec![text(&own), "--jdos-finish".to_owned(), data, run, record.id.to_string()])
+    }
+
+    /// The container's own program.
+    pub(super) fn program_of(&self, record: &Record) -> crate::plan::Program {
+        own_program(record, self.layout.container(&record.id))
+    }
+}
+
+/// Entries of a folder whose names are of this kind.
+fn entries<T: std::str::FromStr>(folder: &Path) -> Result<Vec<T>, EngineError> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(folder).at("list", folder)? {
+        let name = entry.at("list", folder)?.file_name();
+        all.extend(name.to_str().and_then(|name| name.parse::<T>().ok()));
+    }
+    Ok(all)
+}

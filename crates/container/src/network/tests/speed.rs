@@ -1,0 +1,67 @@
+//! How long things take. Printed as `figure: …`; the limits are wide of the goal, for machines that are busy.
+
+use super::host::{Namespace, at_once, new_id};
+use super::host_test;
+use model::NetworkName;
+use std::{
+    os::fd::AsFd,
+    time::{Duration, Instant},
+};
+
+fn median(times: &mut [Duration]) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
+host_test! {
+    fn a_container_joins_in_milliseconds(host) {
+        let network: NetworkName = "bridge".parse().unwrap();
+        let first = Instant::now();
+        let keep = host.container(network.as_str(), "first");
+        println!("figure: first container of a network, which is made and raised: {:.2?}", first.elapsed());
+        let table = || std::fs::metadata(host.layout.run().join("firewall.nft")).unwrap().modified().unwrap();
+        let applied = table();
+        let namespaces: Vec<_> = (0..100).map(|_| Namespace::new()).collect();
+        let (mut lease_times, mut attach_times) = (Vec::new(), Vec::new());
+        for (number, namespace) in namespaces.iter().enumerate() {
+            let start = Instant::now();
+            let lease = host.networks.lease(&network, &format!("c{number}"), None).unwrap();
+            lease_times.push(start.elapsed());
+            let start = Instant::now();
+            host.networks.attach(&lease, &new_id(), namespace.fd.as_fd()).unwrap();
+            attach_times.push(start.elapsed());
+        }
+        let slowest = *attach_times.iter().max().unwrap();
+        let (lease, attach) = (median(&mut lease_times), median(&mut attach_times));
+        println!("figure: 100 containers: lease {lease:.2?}, attach {attach:.2?} (median), slowest attach {slowest:.2?}");
+        assert_eq!(applied, table(), "nft ran");
+        assert!(lease + attach < Duration::from_millis(20), "{lease:?} {attach:?}");
+        drop(keep);
+    }
+}
+
+host_test! {
+    fn a_hundred_containers_join_and_publish_at_once(host) {
+        let network: NetworkName = "bridge".parse().unwrap();
+        let namespaces: Vec<_> = (0..100).map(|_| Namespace::new()).collect();
+        let fds: Vec<_> = namespaces.iter().map(|namespace| namespace.fd.try_clone().unwrap()).collect();
+        let networks = host.networks.clone();
+        let start = Instant::now();
+        let leases = at_once(100, move |number| {
+            let (lease, id) = (networks.lease(&network, &format!("c{number}"), None).unwrap(), new_id());
+            networks.attach(&lease, &id, fds[number].as_fd()).unwrap();
+            let port = u16::try_from(20_000 + number).unwrap();
+            let ports = model::PortMapping::parse_all(&format!("{port}:80")).unwrap();
+            let held = networks.reserve(&ports).unwrap();
+            networks.publish(&id, &lease, &ports).unwrap();
+            (lease.ipv4, held)
+        });
+        println!("figure: 100 containers at once, network made, raised, each a port published: {:.2?}", start.elapsed());
+        let mut addresses: Vec<_> = leases.iter().map(|(address, _)| *address).collect();
+        addresses.sort();
+        addresses.dedup();
+        assert_eq!(addresses.len(), 100);
+        let table = super::host::command(&format!("nft list map inet {} any4", host.layout.tag()));
+        assert_eq!(table.matches("tcp . ").count(), 100, "{table}");
+    }
+}

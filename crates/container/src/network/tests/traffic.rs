@@ -1,0 +1,248 @@
+//! Who reaches whom, and as whom.
+
+use super::host::{HOST4, HOST6, OUTSIDE4, OUTSIDE6, Place, at, command, eventually};
+use super::host_test;
+use crate::network::NetworkError;
+use model::PortMapping;
+use std::{fs, io::ErrorKind, net::SocketAddr};
+
+/// The answer of the server called `name` to a caller whose address it saw as `from`.
+fn answer(name: &str, from: impl ToString) -> String {
+    format!("{name} {}", from.to_string())
+}
+
+host_test! {
+    fn neighbours_host_and_container_reach_each_other_as_themselves(host) {
+        let (one, two) = (host.container("shop", "one"), host.container("shop", "two"));
+        Place::In(&two.namespace).serve(80, "two");
+        Place::Host.serve(81, "host");
+        let (inside, [two4, two6]) = (Place::In(&one.namespace), two.at(80));
+        assert_eq!(inside.call_both(two4), answer("two", one.lease.ipv4));
+        assert_eq!(inside.call_both(two6), answer("two", one.lease.ipv6));
+        assert_eq!(Place::Host.call_both(two4), answer("two", one.lease.gateway4));
+        assert_eq!(Place::Host.call_both(two6), answer("two", one.lease.gateway6));
+        for (gateway, address) in [(at(one.lease.gateway4, 81), at(one.lease.ipv4, 0)), (at(one.lease.gateway6, 81), at(one.lease.ipv6, 0))] {
+            assert_eq!(inside.call_both(gateway), answer("host", address.ip()));
+        }
+        // Loopback inside is up and its own.
+        Place::In(&one.namespace).serve(82, "one");
+        assert_eq!(inside.call_both(at("127.0.0.1", 82)), answer("one", "127.0.0.1"));
+        assert_eq!(inside.call_both(at("::1", 82)), answer("one", "::1"));
+    }
+}
+
+host_test! {
+    fn the_outside_sees_the_host_and_not_the_container(host) {
+        let one = host.container("bridge", "one");
+        Place::In(&host.outside).serve(80, "outside");
+        assert_eq!(Place::In(&one.namespace).call_both(at(OUTSIDE4, 80)), answer("outside", HOST4));
+        assert_eq!(Place::In(&one.namespace).call_both(at(OUTSIDE6, 80)), answer("outside", HOST6));
+        // The largest packet is that of the way out.
+        let inside = one.namespace.command("ip link show eth0");
+        assert!(inside.contains("mtu 1400"), "{inside}");
+    }
+}
+
+host_test! {
+    fn a_published_port_is_reached_from_everywhere(host) {
+        let (web, neighbour, other) =
+            (host.container("shop", "web"), host.container("shop", "neighbour"), host.container("bank", "other"));
+        Place::In(&web.namespace).serve(80, "web");
+        let _held = web.publish(&["8080:80", "8080:80/udp"]);
+
+        let outside = Place::In(&host.outside);
+        assert_eq!(outside.call_both(at(HOST4, 8080)), answer("web", OUTSIDE4));
+        assert_eq!(outside.call_both(at(HOST6, 8080)), answer("web", OUTSIDE6));
+
+        // From the host: by its addresses, by loopback, by the gateway's address.
+        let gateway = web.lease.gateway4;
+        assert_eq!(Place::Host.call_both(at(HOST4, 8080)), answer("web", HOST4));
+        assert_eq!(Place::Host.call_both(at(HOST6, 8080)), answer("web", HOST6));
+        assert_eq!(Place::Host.call_both(at("127.0.0.1", 8080)), answer("web", gateway));
+        assert_eq!(Place::Host.call_both(at("127.9.9.9", 8080)), answer("web", gateway));
+        assert_eq!(Place::Host.call_both(at(gateway, 8080)), answer("web", gateway));
+        // Not by ::1, which must not make a program wait that tries it before 127.0.0.1.
+        assert_eq!(Place::Host.call(at("::1", 8080)).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+
+        // From containers: a neighbour and itself by way of the gateway, one of another network as itself.
+        for caller in [&neighbour, &web] {
+            let inside = Place::In(&caller.namespace);
+            for (host4, host6) in [(at(HOST4, 8080), at(HOST6, 8080)), (at(gateway, 8080), at(web.lease.gateway6, 8080))] {
+                assert_eq!(inside.call_both(host4), answer("web", gateway));
+                assert_eq!(inside.call_both(host6), answer("web", web.lease.gateway6));
+            }
+        }
+        let inside = Place::In(&other.namespace);
+        assert_eq!(inside.call_both(at(HOST4, 8080)), answer("web", other.lease.ipv4));
+        assert_eq!(inside.call_both(at(HOST6, 8080)), answer("web", other.lease.ipv6));
+
+        // A port that somebody outside has is theirs, even under the same number.
+        Place::In(&host.outside).serve(8080, "outside");
+        assert_eq!(inside.call_both(at(OUTSIDE4, 8080)), answer("outside", HOST4));
+
+        host.networks.unpublish(&web.id).unwrap();
+        outside.cannot_call(at(HOST4, 8080));
+        outside.cannot_call(at(HOST6, 8080));
+    }
+}
+
+host_test! {
+    fn a_port_of_one_address_is_on_that_address_only(host) {
+        let web = host.container("bridge", "web");
+        Place::In(&web.namespace).serve(80, "web");
+        let _held = web.publish(&["127.0.0.1:8080:80", "127.0.0.1:8080:80/udp", "203.0.113.1:8081:80", "203.0.113.1:8081:80/udp", "[2001:db8:1::1]:8082:80", "[2001:db8:1::1]:8082:80/udp", "0.0.0.0:8083:80", "0.0.0.0:8083:80/udp"]);
+        let outside = Place::In(&host.outside);
+        assert_eq!(Place::Host.call_both(at("127.0.0.1", 8080)), answer("web", web.lease.gateway4));
+        assert_eq!(outside.call_both(at(HOST4, 8081)), answer("web", OUTSIDE4));
+        assert_eq!(outside.call_both(at(HOST6, 8082)), answer("web", OUTSIDE6));
+        assert_eq!(outside.call_both(at(HOST4, 8083)), answer("web", OUTSIDE4));
+        for nowhere in [at(HOST4, 8080), at(HOST6, 8081), at(HOST4, 8082), at(HOST6, 8083)] {
+            outside.cannot_call(nowhere);
+        }
+        Place::Host.cannot_call(at(HOST4, 8080));
+        Place::Host.cannot_call(at("127.0.0.1", 8081));
+    }
+}
+
+/// Makes a namespace send packets for 127.0.0.1 to the host, as somebody with ill intent and all privileges can.
+fn send_loopback_to_host(namespace: &super::host::Namespace, device: &str, gateway: &str) {
+    namespace.command("ip address del 127.0.0.1/8 dev lo");
+    namespace.command(&format!("ip route add 127.0.0.1/32 via {gateway} dev {device}"));
+    namespace.run(|| fs::write(format!("/proc/sys/net/ipv4/conf/{device}/route_localnet"), "1").unwrap());
+}
+
+host_test! {
+    fn the_hosts_loopback_is_closed_to_containers_and_to_the_outside(host) {
+        let (web, evil) = (host.container("bridge", "web"), host.container("bridge", "evil"));
+        Place::Host.serve_at("127.0.0.1:81", "host");
+        Place::In(&web.namespace).serve(80, "web");
+        let _held = web.publish(&["127.0.0.1:8080:80", "127.0.0.1:8080:80/udp"]);
+        send_loopback_to_host(&evil.namespace, "eth0", &evil.lease.gateway4.to_string());
+        send_loopback_to_host(&host.outside, "wan", HOST4);
+        let evil = Place::In(&evil.namespace);
+        evil.cannot_call(at("127.0.0.1", 81));
+        evil.cannot_call(at("127.0.0.1", 8080));
+        Place::In(&host.outside).cannot_call(at("127.0.0.1", 8080));
+        // It is the guard that keeps it closed, and not a mistake of this test.
+        command(&format!("nft flush chain inet {} guard", host.layout.tag()));
+        assert!(evil.call(at("127.0.0.1", 81)).unwrap().starts_with("host "));
+    }
+}
+
+host_test! {
+    fn networks_are_closed_to_each_other_and_to_the_outside(host) {
+        let (one, two) = (host.container("shop", "one"), host.container("bank", "two"));
+        assert_ne!(one.lease.bridge, two.lease.bridge);
+        Place::In(&two.namespace).serve(80, "two");
+        let [two4, two6] = two.at(80);
+        Place::In(&one.namespace).cannot_call(two4);
+        Place::In(&one.namespace).cannot_call(two6);
+        for (family, gateway, prefix) in [("-4", HOST4, two.lease.ipv4.to_string() + "/32"), ("-6", HOST6, two.lease.ipv6.to_string() + "/128")] {
+            host.outside.command(&format!("ip {family} route add {prefix} via {gateway}"));
+        }
+        Place::In(&host.outside).cannot_call(two4);
+        Place::In(&host.outside).cannot_call(two6);
+        // With the chain empty they do reach it: there is a way, and it is closed.
+        command(&format!("nft flush chain inet {} forward", host.layout.tag()));
+        assert_eq!(Place::In(&host.outside).call_both(two4), answer("two", OUTSIDE4));
+        assert_eq!(Place::In(&one.namespace).call_both(two6), answer("two", one.lease.ipv6));
+        // And the next container that starts finds the table incomplete and mends it.
+        host.container("shop", "three");
+        Place::In(&one.namespace).cannot_call(two6);
+    }
+}
+
+host_test! {
+    fn a_flushed_table_is_put_back_and_nobody_elses_is_touched(host) {
+        let others = "add table ip other; add chain ip other c { type filter hook forward priority 7; }; add rule ip other c counter";
+        let other = || command("nft -s list table ip other");
+        let put_other = || assert!(std::process::Command::new("nft").arg(others).status().unwrap().success());
+        put_other();
+        let before = other();
+        let web = host.container("bridge", "web");
+        Place::In(&web.namespace).serve(80, "web");
+        let _held = web.publish(&["8080:80", "8080:80/udp"]);
+        let works = || Place::In(&host.outside).call(at(HOST4, 8080)).is_ok();
+        assert!(works());
+        assert!(!host.networks.apply_table().unwrap(), "it is there");
+
+        let flush = |what: &str| {
+            command(&format!("nft flush {what}"));
+            put_other();
+            assert!(!works(), "{what}");
+        };
+        flush("ruleset");
+        let said = host.networks.reconcile(std::slice::from_ref(&web.id)).unwrap();
+        assert!(said.iter().any(|said| said.contains("firewall table")), "{said:?}");
+        assert!(works(), "by reconcile");
+
+        flush(&format!("table inet {}", host.layout.tag()));
+        let api = host.container("bridge", "api");
+        assert!(works(), "by a start");
+
+        flush("ruleset");
+        let _more = api.publish(&["9090:80"]);
+        assert!(works(), "by a publication");
+
+        assert_eq!(before, other());
+        assert_eq!(host.networks.reconcile(&[web.id.clone(), api.id.clone()]).unwrap(), Vec::<String>::new());
+    }
+}
+
+host_test! {
+    fn a_port_in_use_is_refused_with_its_owner(host) {
+        let networks = &host.networks;
+        let ports = |text: &str| PortMapping::parse_all(text).unwrap();
+        let refusal = |text: &str| networks.reserve(&ports(text)).unwrap_err().to_string();
+        let web = host.container("bridge", "web");
+        let held = web.publish(&["8080:80", "8081:80/udp"]);
+        assert!(refusal("8080:80").contains(&format!("container {} has published host port 8080", web.id.short())));
+        assert!(refusal("127.0.0.1:8081:80/udp").contains(web.id.short()));
+        networks.reserve(&ports("8081:80")).expect("TCP is not UDP");
+
+        let server = std::net::TcpListener::bind("127.0.0.1:8090").unwrap();
+        let said = refusal("8090:80");
+        assert!(said.contains("8090:80/tcp") && said.contains("a program on this host has port 8090"), "{said}");
+        // A connection that the server closed keeps its port in TIME_WAIT, which is nobody.
+        let client = std::net::TcpStream::connect("127.0.0.1:8090").unwrap();
+        drop(server.accept().unwrap());
+        drop((client, server));
+        let again = networks.reserve(&ports("8090:80")).unwrap();
+        assert!(refusal("8090:80").contains("8090"), "and still it is exclusive");
+        drop(again);
+
+        assert!(refusal("192.0.2.99:1:1").contains("not one of this host"));
+        assert!(refusal("[::1]:1:1").contains("127.0.0.1"));
+        let twice = [ports("70:1"), ports("70:2")].concat();
+        assert!(networks.reserve(&twice).unwrap_err().to_string().contains("asked for twice"));
+        drop(held);
+        networks.reserve(&ports("8080:80")).unwrap();
+        assert!(matches!(networks.reserve(&ports("192.0.2.99:1:1")), Err(NetworkError::Port { source: Some(_), .. })));
+    }
+}
+
+host_test! {
+    fn ipv6_can_be_off_inside(host) {
+        let network = "bridge".parse().unwrap();
+        let lease = host.networks.lease(&network, "old", None).unwrap();
+        let namespace = super::host::Namespace::new();
+        namespace.run(|| fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap());
+        host.networks.attach(&lease, &super::host::new_id(), std::os::fd::AsFd::as_fd(&namespace.fd)).unwrap();
+        Place::Host.serve(81, "host");
+        let gateway: SocketAddr = at(lease.gateway4, 81);
+        assert_eq!(Place::In(&namespace).call_both(gateway), answer("host", lease.ipv4));
+        assert_eq!(namespace.command("ip -6 address show dev eth0"), "");
+    }
+}
+
+host_test! {
+    fn a_container_without_network_has_loopback(host) {
+        let alone = super::host::Namespace::new();
+        host.networks.configure_loopback(std::os::fd::AsFd::as_fd(&alone.fd)).unwrap();
+        Place::In(&alone).serve(80, "alone");
+        assert_eq!(Place::In(&alone).call_both(at("127.0.0.1", 80)), answer("alone", "127.0.0.1"));
+        assert_eq!(Place::In(&alone).call_both(at("::1", 80)), answer("alone", "::1"));
+        let links = eventually(|| alone.command("ip -br link"), |links| links.lines().count() == 1);
+        assert!(links.starts_with("lo "), "{links}");
+    }
+}

@@ -1,0 +1,174 @@
+//! A process more in a running container (`exec`): enter its namespaces, join its groups, become the program.
+
+use super::{
+    child, identity,
+    message::{self, During, Failure, FailureKind, Report, Word},
+    mounts, number, program, shim,
+};
+use crate::{
+    cgroup::Host,
+    plan::ExecPlan,
+    state::Users,
+    sys::process::{self, Side},
+};
+use rustix::{
+    net::{AddressFamily, SocketFlags, SocketType, socketpair},
+    process::{WaitId, WaitIdOptions, setsid, umask, waitid},
+    thread::{ThreadNameSpaceType, move_into_thread_name_spaces},
+};
+use std::{
+    fs, io,
+    io::Read,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
+    process::ExitCode,
+};
+
+/// Entry of the role: reports the start (with the terminal's master), then the end.
+pub fn main() -> ExitCode {
+    let Ok(report) = process::inherited(number::REPORT) else { return ExitCode::from(2) };
+    let last = match start(report.as_fd()) {
+        Ok(status) => Report::Ended(status),
+        Err(failure) => Report::Failed(failure),
+    };
+    // Nobody waits any more when the manager has gone; the process has had its run.
+    match message::send(report.as_fd(), &last, &[]) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::from(2),
+    }
+}
+
+fn start(report: BorrowedFd<'_>) -> Result<i32, Failure> {
+    let mut text = Vec::new();
+    let mut file = fs::File::from(process::inherited(number::PLAN).during("take", "the plan")?);
+    file.read_to_end(&mut text).during("read", "the plan")?;
+    drop(file);
+    let plan: ExecPlan = serde_json::from_slice(&text).map_err(io::Error::from).during("read", "the plan")?;
+    umask(rustix::fs::Mode::empty());
+    let gone = || Failure::new(FailureKind::Failed, "enter", "the container", "it has ended");
+    let init = identity::open(plan.pid, plan.start_time).during("open", "the container's init")?.ok_or_else(gone)?;
+    let cgroup = Host::detect()
+        .and_then(|host| host.open(&plan.cgroup))
+        .map_err(|error| Failure::new(FailureKind::Failed, "open", "the container's control groups", error))?;
+    let failed = |error| Failure::new(FailureKind::Failed, "open", "the container's control groups", error);
+    let tasks = cgroup.task_files().map_err(failed)?;
+    let unified = cgroup.unified_fd().map_err(failed)?;
+    // Whoever may trace this process from inside in spite of what is done below finds no folder of the host in it.
+    drop(cgroup);
+    let filter = program::read_filter(&plan.program)?;
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .during("open", "a socket")?;
+    for limit in plan.program.process.rlimits().iter().flatten() {
+        let value = |value: u64| (value != u64::MAX).then_some(value);
+        let new = rustix::process::Rlimit { current: value(limit.soft()), maximum: value(limit.hard()) };
+        if let Some(resource) = crate::spec::ulimit::resource(limit.typ()) {
+            rustix::process::setrlimit(resource, new).during("set limit", crate::spec::ulimit::name(limit.typ()))?;
+        }
+    }
+    if let Some(score) = plan.oom_score_adj {
+        fs::write("/proc/self/oom_score_adj", score.to_string()).during("set oom_score_adj to", score)?;
+    }
+    // Set while /proc is still the host's. Nobody inside may trace this process or read what it holds (CVE-2016-9962).
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .during("hide from", "the container")?;
+    let namespaces = ThreadNameSpaceType::from_bits_retain(plan.namespaces.unsigned_abs());
+    move_into_thread_name_spaces(init.as_fd(), namespaces).during("enter", "the container's namespaces")?;
+    drop(init);
+    // Born in its pid namespace; the groups are joined by the child itself, so that it counts against their limits.
+    let side = process::clone(0, unified.as_ref().map(AsFd::as_fd)).during("clone", "a process of the container")?;
+    let (pid, pidfd) = match side {
+        Side::Child => {
+            drop(ours);
+            run(&plan, theirs.as_fd(), &tasks, filter)
+        }
+        Side::Parent { pid, pidfd } => (pid, pidfd),
+    };
+    drop((theirs, tasks, unified));
+    let fail = |word| Failure::new(FailureKind::Failed, "enter", "the container", format!("the child said {word:?}"));
+    let result = match message::receive(ours.as_fd()).during("hear", "the child")? {
+        Some((Word::Ready, master)) => {
+            message::send(ours.as_fd(), &Word::Go, &[]).during("tell", "the child")?;
+            match message::receive(ours.as_fd()).during("hear", "the child")? {
+                None => Ok(master),
+                Some((Word::Failed(failure), _)) => Err(failure),
+                Some((word, _)) => Err(fail(word)),
+            }
+        }
+        Some((Word::Failed(failure), _)) => Err(failure),
+        Some((word, _)) => Err(fail(word)),
+        None => Err(gone()),
+    };
+    match result {
+        Ok(master) => {
+            let master: Vec<_> = master.iter().map(AsFd::as_fd).collect();
+            let word = Report::Started { pid, warnings: Vec::new() };
+            if let Err(error) = message::send(report, &word, &master) {
+                tracing::debug!(%error, "nobody waits for this process any more");
+            }
+        }
+        Err(failure) => {
+            reap(&pidfd)?;
+            return Err(failure);
+        }
+    }
+    reap(&pidfd)
+}
+
+fn reap(pidfd: &OwnedFd) -> Result<i32, Failure> {
+    shim::wait_readable(pidfd.as_fd()).during("wait for", "the process")?;
+    let status = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED).during("wait for", "the process")?;
+    // Back to the form of wait(2), which is what exit files hold as well.
+    Ok(status.map_or(-1, |status| match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => code << 8,
+        (None, Some(signal)) => signal,
+        (None, None) => -1,
+    }))
+}
+
+fn run(plan: &ExecPlan, control: BorrowedFd<'_>, tasks: &[OwnedFd], filter: Option<Vec<u8>>) -> ! {
+    let failure = match try_run(plan, control, tasks, filter) {
+        Ok(never) => match never {},
+        Err(failure) => failure,
+    };
+    let code = if message::send(control, &Word::Failed(failure), &[]).is_ok() { 1 } else { 2 };
+    process::exit(code)
+}
+
+fn try_run(
+    plan: &ExecPlan,
+    control: BorrowedFd<'_>,
+    tasks: &[OwnedFd],
+    filter: Option<Vec<u8>>,
+) -> Result<std::convert::Infallible, Failure> {
+    child::die_with_the_shim()?;
+    setsid().during("start", "a session")?;
+    child::join(tasks)?;
+    if matches!(plan.users, Users::Private { .. }) {
+        child::become_root()?;
+    }
+    let terminal = if plan.program.process.terminal().unwrap_or(false) {
+        let root = super::tree::open_host(Path::new("/")).during("open", "/")?;
+        let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY;
+        let pts = super::tree::open_plain(root.as_fd(), Path::new("/dev/pts"), flags).during("open", "/dev/pts")?;
+        let found = rustix::fs::fstatfs(&pts).during("look at", "/dev/pts")?.f_type;
+        if found != DEVPTS_SUPER_MAGIC {
+            return Err(Failure::new(FailureKind::Invalid, "open a terminal in", "/dev/pts", "it is not a devpts"));
+        }
+        Some(mounts::terminal(pts.as_fd())?)
+    } else {
+        None
+    };
+    let resolved = program::resolve(&plan.program, filter)?;
+    let master: Vec<_> = terminal.iter().map(|(master, _)| master.as_fd()).collect();
+    message::send(control, &Word::Ready, &master).during("tell", "the manager")?;
+    match message::receive(control).during("hear", "the manager")? {
+        Some((Word::Go, _)) => {}
+        _ => return Err(Failure::new(FailureKind::Failed, "wait for", "the manager", "it has gone")),
+    }
+    let standard = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
+    child::streams(&resolved, terminal.as_ref().map(|(_, slave)| slave.as_fd()), standard)?;
+    Err(resolved.execute(&plan.program))
+}
+
+/// Of statfs(2).
+const DEVPTS_SUPER_MAGIC: rustix::fs::FsWord = 0x1cd1;

@@ -1,0 +1,28 @@
+//! Containers end to end: the built program against the real kernel. Needs root, `busybox-static`, `nft` and `runc`.
+//!
+//! Every test has folders of its own and, when it passes, has left nothing on the machine (see [`machine`]).
+#![allow(clippy::unwrap_used)] // helpers of tests are tests, which clippy sees in functions marked so only
+
+#[path = "container/machine.rs"]
+mod machine;
+
+#[path = "container/attacks.rs"]
+mod attacks;
+#[path = "container/bundle.rs"]
+mod bundle;
+#[path = "container/exec.rs"]
+mod exec;
+#[path = "container/life.rs"]
+mod life;
+#[path = "container/limits.rs"]
+mod limits;
+#[path = "container/network.rs"]
+mod network;
+#[path = "container/privileges.rs"]
+mod privileges;
+#[path = "container/process.rs"]
+mod process;
+#[path = "container/refusals.rs"]
+mod refusals;
+#[path = "container/storage.rs"]
+mod storage;

@@ -1,0 +1,62 @@
+//! A program more in a running container.
+
+use super::machine::Machine;
+
+#[test]
+fn exec_passes_code_and_output_on() {
+    let machine = Machine::new();
+    machine.sleeper("one", &[]);
+    let outcome = machine.inside("one", "echo out; echo err >&2; exit 5").code(5);
+    assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("out\n", "err\n"));
+    machine.jdos(&["exec", "one", "no-such-program"]).code(127);
+    machine.jdos(&["exec", "one", "/etc/passwd"]).code(126);
+    machine.inside("one", "sh -c 'kill -KILL $$'").code(137);
+}
+
+#[test]
+fn exec_has_user_environment_and_working_directory() {
+    let machine = Machine::new();
+    machine.sleeper("one", &["-e", "FROM=container", "-w", "/home"]);
+    let flags = ["exec", "-u", "app", "-e", "MORE=exec", "-w", "/tmp", "one", "sh", "-c"];
+    let text = machine.ok(&[&flags[..], &["id -u; id -G; pwd; echo $FROM $MORE $HOME"]].concat());
+    assert_eq!(text, "1000\n1001 1002\n/tmp\ncontainer exec /home/app");
+    assert_eq!(machine.inside("one", "pwd; id -u").ok(), "/home\n0");
+}
+
+#[test]
+fn exec_is_as_confined_as_the_container() {
+    let machine = Machine::new();
+    machine.sleeper("one", &["--cap-drop", "ALL", "--cap-add", "CHOWN"]);
+    let look = |pid: &str| {
+        let text =
+            machine.inside("one", &format!("grep -E '^(Cap|NoNewPrivs|Seccomp:|Groups)' /proc/{pid}/status")).ok();
+        assert!(text.contains("CapBnd:\t0000000000000001") && text.contains("Seccomp:\t2"), "{text}");
+        text
+    };
+    assert_eq!(look("1"), look("self"));
+    let namespaces = "for n in cgroup ipc mnt net pid user uts; do readlink /proc/PID/ns/$n; done";
+    let of = |pid: &str| machine.inside("one", &namespaces.replace("PID", pid)).ok();
+    assert_eq!(of("1"), of("self"));
+    assert_eq!(machine.inside("one", "cat /proc/1/cgroup").ok(), machine.inside("one", "cat /proc/self/cgroup").ok());
+}
+
+#[test]
+fn exec_can_have_a_terminal() {
+    let machine = Machine::new();
+    machine.sleeper("one", &[]);
+    let text = machine.ok(&["exec", "-t", "one", "sh", "-c", "tty; test -t 0 && test -t 1 && test -t 2 && echo all"]);
+    assert_eq!(text.replace('\r', ""), "/dev/pts/0\nall");
+}
+
+#[test]
+fn exec_ends_with_its_container() {
+    let machine = Machine::new();
+    machine.sleeper("one", &[]);
+    let mut command = machine.command(&["exec", "one", "sh", "-c", "touch /tmp/started; sleep 1000"]);
+    let child = command.spawn().unwrap();
+    super::machine::until("it runs", || machine.root.join("tmp/started").exists());
+    machine.ok(&["kill", "one"]);
+    super::machine::finish(child).code(137);
+    machine.ok(&["wait", "one"]);
+    machine.jdos(&["exec", "one", "true"]).code(125).says(&["exited"]);
+}

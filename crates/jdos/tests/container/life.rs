@@ -1,0 +1,125 @@
+//! Create, start, pause, stop, kill, wait, logs, remove.
+
+use super::machine::{Machine, until};
+
+#[test]
+fn a_container_goes_through_its_life() {
+    let machine = Machine::new();
+    let root = machine.root.to_str().unwrap();
+    machine.ok(&["create", "--name", "one", "--network", "none", "--rootfs", root, "sh", "-c", "echo hello; exit 4"]);
+    assert_eq!(machine.inspect("one")["status"], "created");
+    for _ in 0..2 {
+        assert_eq!(machine.jdos(&["start", "-a", "one"]).code(4).stdout, "hello\n");
+        assert_eq!(machine.inspect("one")["status"], "exited");
+        assert_eq!(machine.ok(&["wait", "one"]), "4");
+    }
+    machine.ok(&["rm", "one"]);
+    machine.jdos(&["inspect", "one"]).code(3).says(&["one"]);
+}
+
+#[test]
+fn a_paused_container_stands_still() {
+    let machine = Machine::new();
+    machine.start("one", &[], "while :; do echo x >> /tmp/ticks; done");
+    let ticks = || std::fs::metadata(machine.root.join("tmp/ticks")).map_or(0, |file| file.len());
+    until("it runs", || ticks() > 0);
+    machine.ok(&["pause", "one"]);
+    assert_eq!(machine.inspect("one")["status"], "paused");
+    let frozen = ticks();
+    machine.jdos(&["exec", "one", "true"]).code(125).says(&["paused"]);
+    assert_eq!(ticks(), frozen);
+    machine.ok(&["resume", "one"]);
+    assert_eq!(machine.inspect("one")["status"], "running");
+    until("it goes on", || ticks() > frozen);
+    machine.ok(&["pause", "one"]);
+    machine.ok(&["stop", "-t", "0", "one"]);
+    assert_eq!(machine.inspect("one")["status"], "exited");
+}
+
+#[test]
+fn stop_asks_first_and_forces_after_the_grace() {
+    let machine = Machine::new();
+    machine.start(
+        "polite",
+        &[],
+        "trap 'touch /tmp/bye; exit 9' TERM; touch /tmp/ready; while :; do sleep 1000 & wait; done",
+    );
+    until("the trap is set", || machine.root.join("tmp/ready").exists());
+    machine.ok(&["stop", "polite"]);
+    assert_eq!(machine.ok(&["wait", "polite"]), "9");
+    assert!(machine.root.join("tmp/bye").exists());
+    machine.start("stubborn", &[], "trap '' TERM; touch /tmp/set; while :; do sleep 1000 & wait; done");
+    until("the trap is set", || machine.root.join("tmp/set").exists());
+    machine.ok(&["stop", "-t", "1", "stubborn"]);
+    assert_eq!(machine.ok(&["wait", "stubborn"]), "137");
+    machine.start(
+        "other",
+        &["--stop-signal", "USR1"],
+        "trap 'exit 8' USR1; touch /tmp/up; while :; do sleep 1000 & wait; done",
+    );
+    until("the trap is set", || machine.root.join("tmp/up").exists());
+    machine.ok(&["stop", "other"]);
+    assert_eq!(machine.ok(&["wait", "other"]), "8");
+}
+
+#[test]
+fn a_signal_reaches_the_program() {
+    let machine = Machine::new();
+    machine.start("one", &[], "trap 'touch /tmp/got' USR1; touch /tmp/ready; while :; do sleep 1000 & wait; done");
+    until("the trap is set", || machine.root.join("tmp/ready").exists());
+    machine.ok(&["kill", "-s", "USR1", "one"]);
+    until("it says so", || machine.root.join("tmp/got").exists());
+    assert_eq!(machine.inspect("one")["status"], "running");
+}
+
+#[test]
+fn what_runs_is_removed_by_force_only() {
+    let machine = Machine::new();
+    machine.sleeper("one", &[]);
+    machine.jdos(&["rm", "one"]).code(4).says(&["running", "--force"]);
+    machine.ok(&["rm", "-f", "one"]);
+    assert!(machine.containers().is_empty());
+}
+
+#[test]
+fn what_is_stopped_is_removed_when_it_was_to_be() {
+    let machine = Machine::new();
+    for _ in 0..10 {
+        machine.sleeper("one", &["--rm"]);
+        machine.ok(&["stop", "one"]);
+        assert!(machine.containers().is_empty());
+    }
+    machine.sleeper("one", &["--rm"]);
+    machine.ok(&["rm", "-f", "one"]);
+}
+
+#[test]
+fn logs_are_kept_by_stream_and_line() {
+    let machine = Machine::new();
+    machine.start("one", &[], "echo out; echo err >&2; printf 'no end'");
+    assert_eq!(machine.ok(&["wait", "one"]), "0");
+    let outcome = machine.jdos(&["logs", "one"]).code(0);
+    assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("out\nno end", "err\n"));
+    assert_eq!(machine.ok(&["logs", "-n", "1", "one"]), "no end");
+    machine.start("two", &[], "seq 1 50000");
+    let outcome = machine.jdos(&["logs", "-f", "two"]).code(0);
+    assert!(outcome.stdout.lines().map(|line| line.parse::<u32>().unwrap()).eq(1..=50_000));
+}
+
+#[test]
+fn what_ends_with_rm_leaves_nothing() {
+    let machine = Machine::new();
+    let root = machine.root.to_str().unwrap();
+    machine.ok(&["run", "-d", "--rm", "--rootfs", root, "true"]);
+    until("it is gone", || machine.containers().is_empty());
+    machine.ok(&["network", "rm", "bridge"]);
+    machine.nothing_is_left();
+}
+
+#[test]
+fn processes_that_outlive_their_init_are_ended() {
+    let machine = Machine::new();
+    let outcome = machine.sh(&[], "for i in 1 2 3; do setsid sleep 1000 >/dev/null 2>&1 & done; exit 6");
+    outcome.code(6);
+    machine.nothing_is_left();
+}

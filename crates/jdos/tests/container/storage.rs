@@ -1,0 +1,125 @@
+//! Root file systems, volumes and memory file systems.
+
+use super::machine::{Machine, make_root};
+use std::{fs, os::unix::fs::MetadataExt, process::Command};
+
+#[test]
+fn a_root_is_changed_in_place_and_its_files_are_roots() {
+    let machine = Machine::new();
+    machine.sh(&[], "echo hello > /made; chown 1000:1001 /home/app").ok();
+    let made = fs::metadata(machine.root.join("made")).unwrap();
+    assert_eq!((made.uid(), made.gid(), made.len()), (0, 0, 6));
+    let home = fs::metadata(machine.root.join("home/app")).unwrap();
+    assert_eq!((home.uid(), home.gid()), (1000, 1001));
+}
+
+#[test]
+fn a_read_only_root_can_not_be_written() {
+    let machine = Machine::new();
+    let outcome = machine.sh(&["--read-only"], "touch /made || touch /tmp/made || mount -o remount,rw / || exit 7");
+    outcome.code(7).says(&["Read-only file system"]);
+    assert!(!machine.root.join("made").exists());
+    assert_eq!(
+        machine.sh(&["--read-only", "--tmpfs", "/tmp"], "touch /tmp/made && touch /dev/shm/x && echo ok").ok(),
+        "ok"
+    );
+}
+
+#[test]
+fn volumes_are_written_as_the_hosts_users_and_read_only_ones_are_not() {
+    let machine = Machine::new();
+    machine.file("shared/given", "text");
+    let shared = machine.path("shared");
+    let volume = format!("{}:/mnt/shared", shared.display());
+    assert_eq!(machine.sh(&["-v", &volume], "cat /mnt/shared/given; echo x > /mnt/shared/new").ok(), "text");
+    let new = fs::metadata(shared.join("new")).unwrap();
+    assert_eq!((new.uid(), new.gid()), (0, 0), "root inside is root on the host's files");
+    fs::set_permissions(&shared, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    machine.sh(&["-u", "app", "-v", &volume], "echo y > /mnt/shared/apps").ok();
+    assert_eq!(fs::metadata(shared.join("apps")).unwrap().uid(), 1000);
+    let fixed = format!("{volume}:ro");
+    machine.sh(&["-v", &fixed], "cat /mnt/shared/given && ! touch /mnt/shared/more").code(0).says(&["Read-only"]);
+    assert!(!shared.join("more").exists());
+}
+
+#[test]
+fn a_named_volume_outlives_its_containers() {
+    let machine = Machine::new();
+    machine.sh(&["-v", "store:/store"], "echo kept > /store/file").ok();
+    assert_eq!(machine.run(&["-v", "store:/store"], &["cat", "/store/file"]).ok(), "kept");
+}
+
+#[test]
+fn a_tar_file_becomes_a_root_of_its_own() {
+    let machine = Machine::new();
+    let tar = machine.path("root.tar");
+    let made = Command::new("tar").arg("-C").arg(&machine.root).arg("-cf").arg(&tar).arg(".").output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let words =
+        ["run", "--rm", "--network", "none", "--rootfs", tar.to_str().unwrap(), "sh", "-c", "touch /new; id -u"];
+    assert_eq!(machine.ok(&words), "0");
+    assert!(!machine.root.join("new").exists());
+}
+
+#[test]
+fn a_volume_over_a_file_and_one_inside_another() {
+    let machine = Machine::new();
+    let file = machine.file("shared/file", "text");
+    machine.file("inner/more", "deep");
+    let (one, two, three) = (
+        format!("{}:/etc/given", file.display()),
+        format!("{}:/mnt/a", machine.path("shared").display()),
+        format!("{}:/mnt/a/b", machine.path("inner").display()),
+    );
+    // The deeper one comes later, in whatever order they are given.
+    let flags = ["-v", &three, "-v", &one, "-v", &two];
+    assert_eq!(machine.sh(&flags, "cat /etc/given /mnt/a/file /mnt/a/b/more").ok(), "texttextdeep");
+}
+
+#[test]
+fn layers_stay_as_they_are() {
+    let machine = Machine::new();
+    let (lower, upper) = (machine.path("lower"), machine.path("upper"));
+    make_root(&lower);
+    fs::write(lower.join("etc/fact"), "below").unwrap();
+    fs::create_dir_all(upper.join("etc")).unwrap();
+    fs::write(upper.join("etc/fact"), "above").unwrap();
+    let flags = ["--layer", lower.to_str().unwrap(), "--layer", upper.to_str().unwrap()];
+    let script = "cat /etc/fact; echo x > /etc/fact; rm /etc/passwd; touch /new; cat /etc/fact";
+    assert_eq!(machine.sh(&flags, script).ok(), "abovex");
+    assert_eq!(fs::read_to_string(upper.join("etc/fact")).unwrap(), "above");
+    assert!(lower.join("etc/passwd").exists() && !lower.join("new").exists() && !upper.join("new").exists());
+    assert_eq!(
+        machine.sh(&flags, "cat /etc/fact; ls /new 2>&1 | grep -c 'No such'").ok(),
+        "above1",
+        "nothing is shared"
+    );
+}
+
+#[test]
+fn memory_file_systems_have_the_size_asked_for() {
+    let machine = Machine::new();
+    let script = "df -k /scratch /dev/shm | awk 'NR > 1 { print $2 }'; dd if=/dev/zero of=/scratch/x bs=1k count=2000";
+    let outcome = machine.sh(&["--tmpfs", "/scratch:size=1m", "--shm-size", "2m"], script);
+    assert_eq!(outcome.stdout, "1024\n2048\n");
+    outcome.code(1).says(&["No space left"]);
+}
+
+#[test]
+fn mount_points_are_not_followed_out_of_the_root() {
+    let machine = Machine::new();
+    machine.file("victim/secret", "host");
+    machine.file("given/fact", "mounted");
+    // As seen from the host it leads out; inside it leads to a path of the container (CVE-2021-30465).
+    std::os::unix::fs::symlink(machine.path("victim"), machine.root.join("link")).unwrap();
+    std::os::unix::fs::symlink("../../../../../../../../etc", machine.root.join("up")).unwrap();
+    let volume = format!("{}:/link", machine.path("given").display());
+    let up = format!("{}:/up/inner", machine.path("given").display());
+    for volume in [volume, up] {
+        let outcome = machine.sh(&["-v", &volume], "cat /link/fact /up/inner/fact 2>/dev/null");
+        assert!(outcome.stdout == "mounted" || outcome.code == 125, "{outcome:?}");
+    }
+    let names: Vec<_> = fs::read_dir(machine.path("victim")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["secret"]);
+    assert!(!std::path::Path::new("/etc/inner").exists());
+}
