@@ -4,7 +4,12 @@ use super::host::{HOST4, HOST6, OUTSIDE4, OUTSIDE6, Place, at, command, eventual
 use super::host_test;
 use crate::network::NetworkError;
 use model::PortMapping;
-use std::{fs, io::ErrorKind, net::SocketAddr};
+use std::{
+    fs,
+    io::ErrorKind,
+    net::{SocketAddr, UdpSocket},
+    time::Duration,
+};
 
 /// The answer of the server called `name` to a caller whose address it saw as `from`.
 fn answer(name: &str, from: impl ToString) -> String {
@@ -218,6 +223,37 @@ host_test! {
         drop(held);
         networks.reserve(&ports("8080:80")).unwrap();
         assert!(matches!(networks.reserve(&ports("192.0.2.99:1:1")), Err(NetworkError::Port { source: Some(_), .. })));
+    }
+}
+
+host_test! {
+    fn a_udp_flow_follows_its_port(host) {
+        let (one, two) = (host.container("bridge", "one"), host.container("bridge", "two"));
+        Place::In(&one.namespace).serve(80, "one");
+        Place::In(&two.namespace).serve(80, "two");
+        for (host_address, client) in [(HOST4, "0.0.0.0:0"), (HOST6, "[::]:0")] {
+            // A sender that never stops, from one and the same port.
+            let socket = host.outside.run(|| UdpSocket::bind(client).unwrap());
+            socket.set_read_timeout(Some(Duration::from_millis(400))).unwrap();
+            let ask = || {
+                socket.send_to(b"?", at(host_address, 8080)).unwrap();
+                let mut answer = [0; 3];
+                socket.recv(&mut answer).map(|_| String::from_utf8(answer.to_vec()).unwrap()).ok()
+            };
+            assert_eq!(ask(), None);
+            let held = one.publish(&["8080:80/udp"]);
+            assert_eq!(ask().as_deref(), Some("one"));
+            host.networks.unpublish(&one.id).unwrap();
+            assert_eq!(ask(), None);
+            drop(held);
+            let held = two.publish(&["8080:80/udp"]);
+            assert_eq!(ask().as_deref(), Some("two"));
+            let said = host.networks.reconcile(std::slice::from_ref(&one.id)).unwrap();
+            assert!(said.iter().any(|said| said.contains("published ports")), "{said:?}");
+            assert_eq!(ask(), None);
+            drop(held);
+            host.networks.attach(&two.lease, &two.id, std::os::fd::AsFd::as_fd(&two.namespace.fd)).unwrap();
+        }
     }
 }
 
