@@ -168,7 +168,16 @@ impl Networks {
         let default = routing.default.and_then(|index| links.iter().find(|link| link.index == index));
         let mtu = default.map_or(link::ETHERNET_MTU, |link| link.mtu);
 
-        forwarding::enable(&self.host_changes())?;
+        let raised = self.make_bridge(host, network, mtu);
+        if raised.is_err() && !links.iter().any(|link| link.name == network.bridge) {
+            // Best effort, as the error that counts is the first one: what stays is a bridge that is down.
+            host.batch([link::delete(&network.bridge)]).ok();
+        }
+        raised
+    }
+
+    fn make_bridge(&self, host: &mut Socket, network: &Description, mtu: u32) -> Result<Link, NetworkError> {
+        let fail = || NetworkError::kernel("raise network", &network.name);
         let (name, gateway) = (&network.bridge, network.ipv4.gateway());
         let [_, answer] =
             host.batch([link::new_bridge(name, link::mac(gateway), mtu), link::get(name)]).map_err(fail())?;
@@ -190,7 +199,9 @@ impl Networks {
             host.batch(own.map(|address| link::address(bridge.index, address.into(), Subnet6::PREFIX, None)))
                 .map_err(fail())?;
         }
+        // The host passes packets on only once there are rules about which.
         self.apply_table()?;
+        forwarding::enable(&self.host_changes())?;
         host.batch([link::up(bridge.index)]).map_err(fail())?;
         if ipv6 {
             let (gateway, deadline) = (network.ipv6.gateway().into(), Instant::now() + CARRIER);

@@ -14,6 +14,9 @@
 //! (`bridge-nf-call-ip6tables`) the kernel drops the replies. It refuses such a connection at once instead, and programs that
 //! look for `localhost` go on to 127.0.0.1.
 //!
+//! What it accepts, another table on the same hook may still drop (a firewall whose forward chain drops by policy): such a
+//! table is its owner's, and has to let the bridges through itself.
+//!
 //! Every decision is a lookup in a set or map; none depends on the number of networks or containers.
 
 use super::{

@@ -205,7 +205,15 @@ impl Networks {
             if !exists && users.clone().next().is_none() {
                 continue;
             }
-            let bridge = self.raise_locked(&mut socket, network)?;
+            let bridge = match self.raise_locked(&mut socket, network) {
+                Ok(bridge) => bridge,
+                // That is for its operator to decide, and no reason to leave the other networks as they are.
+                Err(error @ NetworkError::Overlap { .. }) => {
+                    tracing::warn!(network = %network.name, %error, "network is left as it is");
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             if !exists {
                 done.push(format!("bridge {} made again", bridge.name));
             }

@@ -272,6 +272,19 @@ host_test! {
 }
 
 host_test! {
+    fn ipv6_can_be_off_on_the_host(host) {
+        fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap();
+        let web = host.container("bridge", "web");
+        Place::In(&web.namespace).serve(80, "web");
+        let _held = web.publish(&["8080:80", "8080:80/udp"]);
+        assert_eq!(Place::In(&host.outside).call_both(at(HOST4, 8080)), answer("web", OUTSIDE4));
+        assert_eq!(command(&format!("ip -6 address show dev {}", web.lease.bridge)), "");
+        assert!(!web.namespace.command("ip -6 address show dev eth0").contains("global"));
+        assert!(host.networks.reconcile(std::slice::from_ref(&web.id)).unwrap().is_empty());
+    }
+}
+
+host_test! {
     fn a_container_without_network_has_loopback(host) {
         let alone = super::host::Namespace::new();
         host.networks.configure_loopback(std::os::fd::AsFd::as_fd(&alone.fd)).unwrap();
