@@ -78,7 +78,8 @@ fn exec_counts_against_the_containers_limits() {
     machine.sleeper("one", &["-m", "32m", "--pids-limit", "10"]);
     machine.inside("one", "x=a; while :; do x=$x$x; done").code(137);
     assert_eq!(machine.inspect("one")["status"], "running", "its own program was not the victim");
-    let outcome = machine.inside("one", "i=0; while test $i -lt 20; do sleep 1000 > /dev/null 2>&1 & i=$((i + 1)); done");
+    let outcome =
+        machine.inside("one", "i=0; while test $i -lt 20; do sleep 1000 > /dev/null 2>&1 & i=$((i + 1)); done");
     assert!(outcome.code != 0 && outcome.stderr.contains("fork"), "{outcome:?}");
 }
 
