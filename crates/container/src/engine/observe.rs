@@ -93,7 +93,7 @@ impl Engine {
 
     pub(super) fn observe(&self, id: &ContainerId) -> Result<Observed, EngineError> {
         let supervised = self.is_locked(id)?;
-        let state = self.state(id)?.filter(|state| identity::start_time(state.pid) == Some(state.start_time));
+        let state = self.state(id)?.filter(|state| identity::is(state.pid, state.start_time, &state.cgroup));
         Ok(Observed { supervised, state })
     }
 
