@@ -11,7 +11,7 @@ use crate::{
 };
 use jiff::Timestamp;
 use model::ContainerId;
-use oci_spec::runtime::{Capabilities, LinuxCapabilities, LinuxNamespaceType};
+use oci_spec::runtime::{LinuxCapabilities, LinuxNamespaceType};
 use rustix::{
     fs::{MemfdFlags, Mode, OFlags, memfd_create, open},
     net::{AddressFamily, SocketFlags, SocketType, socketpair},
@@ -260,11 +260,7 @@ fn program(record: &Record, options: &ExecOptions, container: PathBuf) -> Result
     process.set_terminal(Some(options.tty));
     process.set_console_size(None);
     if options.privileged {
-        let all: Capabilities = CapabilitySet::full().iter().filter_map(|one| one.to_string().parse().ok()).collect();
-        let mut sets = LinuxCapabilities::default();
-        sets.set_bounding(Some(all.clone())).set_effective(Some(all.clone())).set_permitted(Some(all));
-        sets.set_inheritable(None).set_ambient(None);
-        process.set_capabilities(Some(sets));
+        process.set_capabilities(Some(spec::defaults::capabilities(CapabilitySet::full())));
         process.set_no_new_privileges(Some(false));
         program.filter = Filter::None;
     }
