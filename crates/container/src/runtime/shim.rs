@@ -217,6 +217,8 @@ fn attempt(
     let tasks = cgroup.task_files().map_err(failed("open", "the container's control groups"))?;
     let unified = cgroup.unified_fd().map_err(failed("open", "the container's control groups"))?;
     let cgroups = host.mounts_for_container();
+    let directories = cgroup.directories();
+    let groups = prepare::Groups { directories: &directories, path: cgroup.path(), mounts: &cgroups };
     let filter = program::read_filter(&plan.program)?;
     let mut namespaces = Namespaces::of(plan)?;
     let mapped = !matches!(users, UserPlan::Host(_));
@@ -260,7 +262,7 @@ fn attempt(
         Side::Parent { pid, pidfd } => (pid, pidfd),
     };
     drop((theirs, tasks, unified));
-    let result = guide(plan, users, ours.as_fd(), pid, warnings);
+    let result = guide(plan, users, ours.as_fd(), pid, &groups, warnings);
     if let Some(outside) = outside {
         let kind = Some(rustix::thread::LinkNameSpaceType::Mount);
         rustix::thread::move_into_link_name_space(outside.as_fd(), kind).during("return to", "the host's mounts")?;
@@ -291,6 +293,7 @@ fn guide(
     users: &UserPlan,
     control: BorrowedFd<'_>,
     pid: i32,
+    groups: &prepare::Groups<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<Option<OwnedFd>, Failure> {
     adjust(plan, pid)?;
@@ -321,7 +324,7 @@ fn guide(
         }
     }
     let owner = prepare::Owner { uid: owner.0, gid: owner.1, idmap: user_namespace.as_ref().map(AsFd::as_fd) };
-    let trees = prepare::all(plan, owner, warnings)?;
+    let trees = prepare::all(plan, owner, groups, warnings)?;
     let borrowed: Vec<_> = trees.iter().map(AsFd::as_fd).collect();
     for some in borrowed.chunks(DESCRIPTORS) {
         message::send(control, &Word::Trees, some).during("tell", "the child")?;
