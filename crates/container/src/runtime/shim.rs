@@ -25,8 +25,11 @@ use rustix::{
 };
 use std::{
     fs, io,
-    io::Read,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    io::{Read, Write},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::fs::OpenOptionsExt,
+    },
     path::Path,
     process::ExitCode,
 };
@@ -416,7 +419,11 @@ fn record(plan: &Plan, users: &UserPlan, pid: i32, warnings: &[String]) -> Resul
     let path = plan.running.join("state.json");
     let text = serde_json::to_vec(&state).map_err(io::Error::from).during("write", path.display())?;
     let temporary = plan.running.join("state.json.tmp");
-    fs::write(&temporary, text).during("write", temporary.display())?;
+    // For root alone: what it says is believed, and this process masks no permissions.
+    let mut options = fs::OpenOptions::new();
+    let opened = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary);
+    let written = opened.and_then(|mut file| file.write_all(&text));
+    written.during("write", temporary.display())?;
     fs::rename(&temporary, &path).during("write", path.display())
 }
 
