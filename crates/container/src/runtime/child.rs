@@ -170,11 +170,11 @@ pub fn streams(
     let [input, output, error] = match terminal {
         Some(slave) => {
             ioctl_tiocsctty(slave).during("take", "the terminal")?;
-            resolved.own_streams(&[slave])?;
+            resolved.own_terminal(slave)?;
             [slave; 3]
         }
         None => {
-            resolved.own_streams(&streams)?;
+            resolved.own_pipes(&streams)?;
             streams
         }
     };

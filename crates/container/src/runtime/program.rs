@@ -88,22 +88,29 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>, Failure> {
 }
 
 impl Resolved {
-    /// Gives pipes and terminals to the user, so that `/dev/stdout` can be opened by its name inside. Anything else, such
-    /// as the host's null device, keeps its owner.
-    pub fn own_streams(&self, streams: &[BorrowedFd<'_>]) -> Result<(), Failure> {
-        let owner = (Some(Uid::from_raw(self.identity.uid)), Some(Gid::from_raw(self.identity.gid)));
+    /// Gives a terminal of the container's own to the user.
+    pub fn own_terminal(&self, slave: BorrowedFd<'_>) -> Result<(), Failure> {
+        self.own(slave)
+    }
+
+    /// Gives pipes to the user, so that `/dev/stdout` can be opened by its name inside. Anything else keeps its owner: the
+    /// host's null device, and the terminal of whoever calls, which another user of the host could open otherwise.
+    pub fn own_pipes(&self, streams: &[BorrowedFd<'_>]) -> Result<(), Failure> {
         for stream in streams {
             let found = fstat(*stream).during("look at", "a standard stream")?;
-            if FileType::from_raw_mode(found.st_mode) != FileType::Fifo && !rustix::termios::isatty(*stream) {
-                continue;
-            }
-            match fchown(*stream, owner.0, owner.1) {
-                // An inherited pipe may belong to somebody else; the program can use it all the same.
-                Ok(()) | Err(rustix::io::Errno::PERM | rustix::io::Errno::INVAL) => {}
-                Err(errno) => return Err(errno).during("give to the user", "a standard stream"),
+            if FileType::from_raw_mode(found.st_mode) == FileType::Fifo {
+                self.own(*stream)?;
             }
         }
         Ok(())
+    }
+
+    fn own(&self, stream: BorrowedFd<'_>) -> Result<(), Failure> {
+        match fchown(stream, Some(Uid::from_raw(self.identity.uid)), Some(Gid::from_raw(self.identity.gid))) {
+            // An inherited pipe may belong to somebody else; the program can use it all the same.
+            Ok(()) | Err(rustix::io::Errno::PERM | rustix::io::Errno::INVAL) => Ok(()),
+            Err(errno) => Err(errno).during("give to the user", "a standard stream"),
+        }
     }
 
     /// Becomes the program; gives why it could not.
