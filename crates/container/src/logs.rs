@@ -94,7 +94,7 @@ impl Query {
 /// Gives the lines of the log in this folder, oldest first, to `sink`, until there are no more or it breaks.
 ///
 /// With [`Query::follow`] that is when `running` says no and everything is read: it is to tell whether a monitor may
-/// still write, and is asked a few times a second. A container that has written nothing yet has no lines, even if its
+/// still write, and is asked a few times a second; without, once. A container that has written nothing yet has no lines, even if its
 /// folder does not exist.
 ///
 /// # Errors
@@ -108,8 +108,9 @@ pub fn read(
     let mut follower = Follower::new(dir, query.follow);
     let mut lines = Lines::default();
     // Asked before reading: what was written before it said no is then read for sure.
-    let mut alive = query.follow && running();
-    let existing = follower.newer()?;
+    let mut alive = running();
+    let existing = follower.newer(!alive)?;
+    alive &= query.follow;
     let flow = match query.tail {
         None => pour(existing, &mut lines, &mut follower, &mut |line| if_wanted(query, line, &mut sink))?,
         Some(count) => {
@@ -130,7 +131,7 @@ pub fn read(
     while alive && !query.is_over() {
         follower.wait();
         alive = running();
-        let newer = follower.newer()?;
+        let newer = follower.newer(!alive)?;
         if pour(newer, &mut lines, &mut follower, &mut sink)?.is_break() {
             return Ok(());
         }
@@ -153,7 +154,7 @@ fn pour(
     sink: Sink<'_>,
 ) -> io::Result<ControlFlow<()>> {
     for mut file in files {
-        if follower.has_lost() && lines.lose(file.begun(), sink).is_break() {
+        if (file.is_after_gap() || follower.has_lost()) && lines.lose(file.time(), sink).is_break() {
             return Ok(ControlFlow::Break(()));
         }
         if lines.read(&mut file, sink)?.is_break() {

@@ -2,16 +2,17 @@
 
 use super::{
     Query, Stream,
-    records::{HEADER, Header, Kind, Records},
+    records::{HEADER, Header, Kind, Next, Phase, Records},
 };
 use jiff::Timestamp;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    fs::inotify::{self, CreateFlags, WatchFlags},
+    fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags},
 };
 use std::{
     fs::File,
-    io, iter, mem,
+    io, iter,
+    mem::MaybeUninit,
     os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
 };
@@ -25,6 +26,9 @@ const GAP: u32 = 8;
 /// How often the files are looked for anew when they are rotated meanwhile.
 const TRIES: u32 = 20;
 
+/// Most events of inotify that are looked at in one go.
+const EVENTS: u32 = 1000;
+
 /// Name of the file that is written to.
 const CURRENT: &str = "current";
 
@@ -35,11 +39,13 @@ pub struct LogFile {
     /// Device, inode and first header: its name changes, and so may its content.
     identity: (u64, u64, [u8; HEADER]),
     records: Records,
+    /// There were others before it that have been rotated away unread.
+    after_gap: bool,
 }
 
 impl LogFile {
     /// `None` when it does not exist or has no record yet.
-    fn open(folder: &Path, name: &str) -> io::Result<Option<Self>> {
+    fn open(folder: &Path, name: &str, over: bool) -> io::Result<Option<Self>> {
         let path = folder.join(name);
         let file = match File::open(&path) {
             Ok(file) => file,
@@ -47,28 +53,35 @@ impl LogFile {
             Err(error) => return Err(at(&path, error)),
         };
         let metadata = file.metadata().map_err(|error| at(&path, error))?;
-        let Some(records) = Records::new(file, name != CURRENT).map_err(|error| at(&path, error))? else {
-            return Ok(None);
+        let phase = match over {
+            _ if name != CURRENT => Phase::Rotated,
+            true => Phase::Ended,
+            false => Phase::Growing,
         };
-        Ok(Some(Self { path, identity: (metadata.dev(), metadata.ino(), records.first()), records }))
+        let Some(records) = Records::new(file, phase).map_err(|error| at(&path, error))? else { return Ok(None) };
+        Ok(Some(Self { path, identity: (metadata.dev(), metadata.ino(), records.first()), records, after_gap: false }))
     }
 
     /// See [`Records::next`].
     ///
     /// # Errors
     /// That of the file system, with the path.
-    pub fn next(&mut self, sink: &mut dyn FnMut(Header, &[u8])) -> io::Result<bool> {
+    pub fn next(&mut self, sink: &mut dyn FnMut(Header, &[u8])) -> io::Result<Next> {
         self.records.next(sink).map_err(|error| at(&self.path, error))
     }
 
-    /// See [`Records::begun`].
-    pub fn begun(&self) -> Timestamp {
-        self.records.begun()
+    fn turn(&mut self, phase: Phase) -> io::Result<()> {
+        self.records.turn(phase).map_err(|error| at(&self.path, error))
     }
 
-    /// See [`Records::is_recycled`].
-    pub fn is_recycled(&self) -> bool {
-        self.records.is_recycled()
+    /// See [`Records::time`].
+    pub fn time(&self) -> Timestamp {
+        self.records.time()
+    }
+
+    /// Whether there were others before it that have been rotated away unread.
+    pub fn is_after_gap(&self) -> bool {
+        self.after_gap
     }
 
     /// How many lines of the wanted streams end in this file; it is then at its beginning again.
@@ -77,7 +90,7 @@ impl LogFile {
     /// That of the file system, with the path.
     pub fn count_lines(&mut self, query: &Query) -> io::Result<usize> {
         let mut count = 0;
-        while self.next(&mut |header, piece| {
+        let mut count_in = |header: Header, piece: &[u8]| {
             let stream = match header.kind {
                 Kind::Out => Stream::Stdout,
                 Kind::Err => Stream::Stderr,
@@ -88,7 +101,8 @@ impl LogFile {
             if query.wants_stream(stream) && !early && !late {
                 count += piece.iter().filter(|&&byte| byte == b'\n').count();
             }
-        })? {}
+        };
+        while self.next(&mut count_in)? != Next::End {}
         self.records.rewind();
         Ok(count)
     }
@@ -99,8 +113,6 @@ impl LogFile {
 pub struct Follower {
     folder: PathBuf,
     last: Option<LogFile>,
-    /// Files were missed.
-    lost: bool,
     inotify: Option<OwnedFd>,
 }
 
@@ -109,46 +121,69 @@ impl Follower {
     pub fn new(folder: &Path, waits: bool) -> Self {
         // Before the first look, so that nothing is missed in between. Without it, `wait` just looks again and again.
         let inotify = if waits { watch(folder).ok() } else { None };
-        Self { folder: folder.to_owned(), last: None, lost: false, inotify }
+        Self { folder: folder.to_owned(), last: None, inotify }
     }
 
     /// The files to read from where reading ended: the one that was [kept](Follower::keep), and all newer ones, oldest
-    /// first.
+    /// first. `over` tells that nothing is written any more.
     ///
     /// # Errors
     /// That of the file system, with the path.
-    pub fn newer(&mut self) -> io::Result<Vec<LogFile>> {
+    pub fn newer(&mut self, over: bool) -> io::Result<Vec<LogFile>> {
         let mut files = Vec::new();
         for _ in 0..TRIES {
-            files = self.look()?;
+            let is_whole;
+            (files, is_whole) = self.look(over)?;
             let newest = files.first().or(self.last.as_ref()).map(|file: &LogFile| file.identity);
-            // Nothing has been rotated while we looked, so these are in order, and none is missing.
-            if self.files().next().transpose()?.map(|file| file.identity) == newest {
+            // Nothing has been rotated while we looked, so none is missing.
+            if self.files(over).next().transpose()?.map(|file| file.identity) == newest {
+                let some_are_gone = self.begun().is_none_or(|begun| begun > files.len());
+                if let Some(oldest) = files.last_mut() {
+                    oldest.after_gap = !is_whole && some_are_gone;
+                }
                 // The kept one comes first: it may have got its last records after it was read.
-                files.extend(self.last.take());
+                if let Some(mut last) = self.last.take() {
+                    last.turn(match over {
+                        _ if !files.is_empty() => Phase::Rotated,
+                        true => Phase::Ended,
+                        false => Phase::Growing,
+                    })?;
+                    files.push(last);
+                }
                 files.reverse();
                 return Ok(files);
             }
         }
         // Hopeless to read them all, even less to follow.
-        self.lost = true;
         self.last = None;
         files.truncate(1);
+        files.iter_mut().for_each(|file| file.after_gap = true);
         Ok(files)
     }
 
-    /// The files that are newer than the last one read, newest first.
-    fn look(&self) -> io::Result<Vec<LogFile>> {
+    /// The files that are newer than the last one read, newest first; and whether that one is still there.
+    fn look(&self, over: bool) -> io::Result<(Vec<LogFile>, bool)> {
         let last = self.last.as_ref().map(|last| last.identity);
-        self.files().take_while(|file| file.as_ref().map_or(true, |file| Some(file.identity) != last)).collect()
+        let mut found: Vec<LogFile> = Vec::new();
+        for file in self.files(over) {
+            let file = file?;
+            if Some(file.identity) == last {
+                return Ok((found, true));
+            }
+            // Once more under its next name, if it was rotated since. For the same reason none is passed over.
+            if found.last().is_none_or(|newer| newer.identity != file.identity) {
+                found.push(file);
+            }
+        }
+        Ok((found, last.is_none()))
     }
 
     /// All files, newest first.
-    fn files(&self) -> impl Iterator<Item = io::Result<LogFile>> {
+    fn files(&self, over: bool) -> impl Iterator<Item = io::Result<LogFile>> {
         let mut missing = 0;
         iter::once(CURRENT.to_owned())
             .chain((1u32..).map(|number| number.to_string()))
-            .map(|name| LogFile::open(&self.folder, &name).transpose())
+            .map(move |name| LogFile::open(&self.folder, &name, over).transpose())
             .take_while(move |file| {
                 missing = if file.is_none() { missing + 1 } else { 0 };
                 missing <= GAP
@@ -156,9 +191,9 @@ impl Follower {
             .flatten()
     }
 
-    /// Whether something was not read before it was rotated away, just before what is read next.
-    pub fn has_lost(&mut self) -> bool {
-        mem::take(&mut self.lost) || self.last.as_ref().is_some_and(LogFile::is_recycled)
+    /// Whether the last file that was read got other content before its end.
+    pub fn has_lost(&self) -> bool {
+        self.last.as_ref().is_some_and(|last| last.records.is_recycled())
     }
 
     /// Keeps the last file that was read.
@@ -172,11 +207,25 @@ impl Follower {
         let mut fds: Vec<PollFd<'_>> = self.inotify.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
         // A failure is a wait that ended early.
         poll(&mut fds, Some(&timeout)).ok();
-        if let Some(fd) = &self.inotify {
-            // What happened does not matter. The file was opened non-blocking.
-            let mut events = [0; 4096];
-            while rustix::io::read(fd, &mut events).is_ok_and(|count| count > 0) {}
+    }
+
+    /// How many files have been begun since this was last asked; `None` when that is unknown.
+    fn begun(&self) -> Option<usize> {
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut events = inotify::Reader::new(self.inotify.as_ref()?, &mut buffer);
+        let mut begun = 0;
+        // Who writes all the time may have more for us each time.
+        for _ in 0..EVENTS {
+            let Ok(event) = events.next() else { return Some(begun) };
+            if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
+                return None;
+            }
+            let is_begun = event.events().intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO);
+            if is_begun && event.file_name().is_some_and(|name| name.to_bytes() == CURRENT.as_bytes()) {
+                begun += 1;
+            }
         }
+        None
     }
 }
 

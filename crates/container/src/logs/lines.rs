@@ -3,7 +3,7 @@
 use super::{
     LONGEST_LINE, Line, Sink, Stream,
     files::LogFile,
-    records::{Header, Kind},
+    records::{Header, Kind, Next},
 };
 use jiff::Timestamp;
 use std::{io, mem, ops::ControlFlow};
@@ -31,7 +31,7 @@ impl Lines {
         let mut flow = ControlFlow::Continue(());
         let mut dropped = Vec::new();
         while flow.is_continue() {
-            let more = file.next(&mut |header, piece| {
+            let next = file.next(&mut |header, piece| {
                 if flow.is_continue() {
                     flow = match header.kind {
                         Kind::Out => self.out.push(Stream::Stdout, header.time, piece, sink),
@@ -40,8 +40,14 @@ impl Lines {
                     };
                 }
             })?;
-            if !more {
-                break;
+            match next {
+                Next::Record => {}
+                Next::Damage(bytes) if flow.is_continue() => {
+                    let text = format!("{bytes} bytes of the log are damaged and left out");
+                    flow = self.notice(file.time(), &text, sink);
+                }
+                Next::Damage(_) => {}
+                Next::End => break,
             }
         }
         Ok(flow)
@@ -55,22 +61,23 @@ impl Lines {
 
     /// Says that something may be missing before what was written at this time.
     pub fn lose(&mut self, time: Timestamp, sink: Sink<'_>) -> ControlFlow<()> {
-        self.notice(time, "output may be missing: the log was rotated faster than it was read".to_owned(), sink)
+        self.notice(time, "output may be missing here: the log was rotated faster than it was read", sink)
     }
 
     fn note(&mut self, count: &mut Vec<u8>, header: Header, piece: &[u8], sink: Sink<'_>) -> ControlFlow<()> {
         count.extend_from_slice(piece);
         let Some(bytes) = count.first_chunk() else { return ControlFlow::Continue(()) };
-        let text = format!("{} bytes of output are missing: they could not be written", u64::from_le_bytes(*bytes));
+        let text =
+            format!("{} bytes of output are missing here: they could not be written", u64::from_le_bytes(*bytes));
         count.clear();
-        self.notice(header.time, text, sink)
+        self.notice(header.time, &text, sink)
     }
 
     /// Lines that it interrupts end here.
-    fn notice(&mut self, time: Timestamp, text: String, sink: Sink<'_>) -> ControlFlow<()> {
+    fn notice(&mut self, time: Timestamp, text: &str, sink: Sink<'_>) -> ControlFlow<()> {
         self.out.give(Stream::Stdout, false, sink)?;
         self.err.give(Stream::Stderr, false, sink)?;
-        sink(Line { time, stream: Stream::Notice, text: text.into_bytes(), partial: false })
+        sink(Line { time, stream: Stream::Notice, text: format!("[{text}]").into_bytes(), partial: false })
     }
 }
 

@@ -108,13 +108,15 @@ fn control_groups_go_even_when_something_is_left_in_them() {
     assert!(!group.exists());
 }
 
-/// A command that is not the monitor's child, and a monitor for it.
-fn adopt(command: &str) -> (Child, Running) {
+/// A command that is not the monitor's child, and a monitor for it; and what keeps the FIFOs from losing their content if
+/// the command ends before that opens them.
+fn adopt(command: &str) -> (Child, Running, [File; 2]) {
     let case = Case::new().fifo("out").fifo("err");
     let open = |name| File::options().read(true).write(true).open(case.path(name)).unwrap();
+    let ends = ["out", "err"].map(open);
     let child = Command::new("sh").args(["-c", command]).stdout(open("out")).stderr(open("err")).spawn().unwrap();
     let init = Pid::from_raw(child.id().try_into().unwrap()).unwrap();
-    (child, case.replacement(init))
+    (child, case.replacement(init), ends)
 }
 
 #[test]
@@ -122,10 +124,10 @@ fn an_adopted_process_is_told_by_the_kernel() {
     for (command, code) in
         [("echo hi; sleep 0.1; exit 7", 7), ("echo hi; sleep 0.1; kill -KILL $$", 137), ("exit 3", 3)]
     {
-        let (mut child, mut running) = adopt(command);
+        let (mut child, mut running, _ends) = adopt(command);
         child.wait().unwrap();
         assert_eq!(running.wait().code, Some(code), "{command}, reaped at once");
-        let (mut child, mut running) = adopt(command);
+        let (mut child, mut running, _ends) = adopt(command);
         assert_eq!(running.wait().code, Some(code), "{command}, not reaped");
         assert_eq!(running.text(Stream::Stdout), if command.starts_with("echo") { "hi\n" } else { "" });
         child.wait().unwrap();
