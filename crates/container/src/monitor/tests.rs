@@ -57,10 +57,10 @@ exec "$MONITOR" pid=$! out=3 err=6 "$@" >/dev/null 8>&- 9>&-
 
 /// Takes over: the command's process is not a child of the new monitor.
 const REPLACEMENT: &str = r#"
-exec 4<&0 </dev/null >/dev/null 2>errors
+exec 4<&0 5<&1 </dev/null >/dev/null 2>errors
 exec 8<>out 9<>err
 exec 3<out 6<err
-exec "$MONITOR" out=3 err=6 pidfd=4 adopted=1 "$@" 8>&- 9>&-
+exec "$MONITOR" out=3 err=6 pidfd=4 listen=5 adopted=1 "$@" 8>&- 9>&-
 "#;
 
 fn program() -> &'static Path {
@@ -189,8 +189,9 @@ impl Case {
     /// A monitor for a process that is not its child.
     fn replacement(self, init: Pid) -> Running {
         let pidfd = pidfd_open(init, PidfdFlags::empty()).unwrap();
+        let socket = listen_at(self.folder.path()).unwrap();
         let mut shell = self.shell(REPLACEMENT, pidfd.into());
-        shell.arg(format!("pid={}", init.as_raw_nonzero())).stdout(Stdio::null()).stderr(Stdio::null());
+        shell.arg(format!("pid={}", init.as_raw_nonzero())).stdout(socket).stderr(Stdio::null());
         Running { monitor: shell.spawn().unwrap(), case: self }
     }
 }
@@ -447,22 +448,57 @@ fn the_command_line_says_all() {
 
 #[test]
 fn wrong_arguments_are_named() {
-    for (arguments, wrong) in [
-        (vec!["pid=1", "nonsense=1"], "nonsense=1"),
-        (vec!["pid=1x"], "pid=1x"),
-        (vec!["pid=99999999999"], "pid=99999999999"),
-        (vec!["tty=2"], "tty=2"),
-        (vec!["max=10"], "max=10"),
-        (vec!["files=0"], "files=0"),
-        (vec!["log="], "log="),
-        (vec!["pid"], "pid"),
-        (vec!["pid=1", "adopted=1", "out=0", "log=l", "max=4096", "files=1", "exit=e"], "pidfd"),
-        (vec!["pid=1", "out=0", "log=l", "max=4096", "files=1", "--", "exit=e"], "exit"),
-        (vec![], "pid"),
-    ] {
-        let output = Command::new(program()).args(&arguments).output().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let refused = |arguments: &[&str], wrong: &str| {
+        let output = Command::new(program()).args(arguments).current_dir(folder.path()).output().unwrap();
         assert_eq!(output.status.code(), Some(64), "{arguments:?}");
         let text = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(text, format!("monitor: wrong or missing argument: {wrong}\n"));
+        assert_eq!(text, format!("monitor: wrong or missing argument: {wrong}\n"), "{arguments:?}");
+    };
+    let all = ["pid=1", "pidfd=0", "adopted=1", "out=0", "log=l", "max=4096", "files=1", "exit=e"];
+    for wrong in [
+        "nonsense=1",
+        "nonsense",
+        "=",
+        "=1",
+        "",
+        "-",
+        "pid",
+        "pid=",
+        "pid=1x",
+        "pid=-1",
+        "pid= 1",
+        "pid=99999999999",
+        "out=99999999999999999999999",
+        "err=x",
+        "in=",
+        "listen=1.0",
+        "client=0x1",
+        "pidfd=+1",
+        "tty=2",
+        "adopted=yes",
+        "interactive=",
+        "sync=01",
+        "max=4095",
+        "max=64k",
+        "files=0",
+        "log=",
+        "exit=",
+        "oom=",
+        "cgroup=",
+        "unlink=",
+    ] {
+        refused(&[&[wrong], &all[..]].concat(), wrong);
+        refused(&[&all[..], &[wrong]].concat(), wrong);
     }
+    for needed in ["pid", "pidfd", "out", "log", "max", "files", "exit"] {
+        let rest: Vec<_> =
+            all.iter().copied().filter(|argument| argument.split_once('=').unwrap().0 != needed).collect();
+        refused(&rest, needed);
+        // What comes after belongs to another program.
+        refused(&[&rest[..], &["--"], &all[..]].concat(), needed);
+    }
+    refused(&["pid=0", "out=0", "log=l", "max=4096", "files=1", "exit=e"], "pid");
+    refused(&[], "pid");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing was made");
 }

@@ -138,6 +138,28 @@ fn a_dead_client_leaves_the_container_running() {
     assert_same(running.text(Stream::Stdout).as_bytes(), numbers(1, 300_000).as_bytes());
 }
 
+#[test]
+fn a_killed_monitor_hangs_up_and_its_successor_serves() {
+    let (case, first) = Case::new().fifo("go").attached();
+    let mut running = case.start("echo one; read line <go; echo two; read line <go; echo three; exit 4");
+    receive_until(&first, "one\n");
+    let init = running.init().unwrap();
+    kill_process(running.pid(), Signal::KILL).unwrap();
+    running.monitor.wait().unwrap();
+    assert_eq!(first.receive().unwrap(), Event::Closed);
+    // Nobody is there to read it.
+    running.go();
+    let mut running = running.replace(init);
+    eventually("what was written meanwhile is logged", || (running.text(Stream::Stdout) == "one\ntwo\n").then_some(()));
+    let second = running.attach();
+    running.go();
+    let (out, _, exit) = receive_all(&second);
+    assert_eq!(out, b"three\n");
+    assert!(matches!(exit, Some((status, false)) if status == 4 << 8 || status == -1), "{exit:?}");
+    running.wait();
+    assert_eq!(running.text(Stream::Stdout), "one\ntwo\nthree\n");
+}
+
 /// Sends all, and receives meanwhile.
 fn exchange(client: &Client, mut input: &[u8]) -> Vec<u8> {
     let mut output = Vec::new();

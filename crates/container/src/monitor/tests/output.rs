@@ -1,6 +1,7 @@
 //! Output, and what is kept of it.
 
 use super::*;
+use std::os::unix::fs::MetadataExt;
 
 #[test]
 fn streams_are_kept_apart_with_their_times() {
@@ -52,6 +53,57 @@ fn a_flood_is_whole_and_the_disk_bounded() {
     let sizes = sizes(&running.path("log"));
     assert!(sizes.len() == 3 && sizes.iter().all(|&size| size <= 16 << 20), "{sizes:?}");
     assert!(assert_counts_to(&running, 8_000_000) > 32 << 20, "two files are full");
+}
+
+#[test]
+fn the_cap_holds_at_every_moment() {
+    const MAX: u64 = 65536;
+    let mut running = Case::new().log(MAX, 3).start("seq 1 2000000; seq 1 2000000 >&2");
+    let log = running.path("log");
+    let mut looks = 0;
+    let status = loop {
+        // A file is counted once under two names if it is renamed in between, so each only once.
+        let mut sizes = std::collections::HashMap::new();
+        for entry in fs::read_dir(&log).unwrap() {
+            if let Ok(data) = entry.unwrap().metadata() {
+                sizes.insert(data.ino(), data.len());
+            }
+        }
+        assert!(sizes.values().all(|&size| size <= MAX), "{sizes:?}");
+        looks += 1;
+        if let Some(status) = running.monitor.try_wait().unwrap() {
+            break status;
+        }
+    };
+    assert!(status.success() && looks > 10, "{looks}");
+    let sizes = sizes(&log);
+    assert!(sizes.len() == 3 && sizes.iter().sum::<u64>() <= 3 * MAX, "{sizes:?}");
+}
+
+/// Rotation that is more than a second apart begins a new file instead of writing over the oldest one.
+#[test]
+fn a_slow_log_is_rotated_and_followed_without_a_false_alarm() {
+    let command = "for i in 1 2 3; do printf '%050000d\n' $i; sleep 1.1; done";
+    let mut running = Case::new().log(65536, 1).start(command);
+    let exit = running.path("exit");
+    let query = Query { follow: true, ..Query::default() };
+    let mut lines = Vec::new();
+    logs::read(
+        &running.path("log"),
+        &query,
+        || !exit.exists(),
+        |line| {
+            lines.push(line);
+            ControlFlow::Continue(())
+        },
+    )
+    .unwrap();
+    assert!(lines.iter().all(|line| line.stream == Stream::Stdout), "{:?}", lines.last());
+    let ends: Vec<_> = lines.iter().filter(|line| !line.partial).map(|line| line.text.last().copied()).collect();
+    assert_eq!(ends, [Some(b'1'), Some(b'2'), Some(b'3')]);
+    assert_eq!(lines.iter().map(|line| line.text.len()).sum::<usize>(), 150_000);
+    assert_code(running.wait(), 0);
+    assert_eq!(sizes(&running.path("log")).len(), 1);
 }
 
 #[test]
@@ -135,6 +187,20 @@ fn a_full_disk_costs_output_but_neither_time_nor_the_exit_code() {
     let total = 2 * numbers(1, 300_000).len() as u64 + 7;
     assert_eq!(payload(&log) + exit.dropped, total, "every byte is kept or counted");
     assert!(told > 0 && told <= exit.dropped, "{told} of {} told", exit.dropped);
+}
+
+#[test]
+fn a_client_misses_nothing_on_a_full_disk() {
+    let (case, client) = Case::new().more(&["log=small/log"]).attached();
+    let small = case.path("small");
+    let _tmpfs = Tmpfs::mount(&small, MountFlags::empty(), "size=64k");
+    fs::create_dir(small.join("log")).unwrap();
+    let mut running = case.start("seq 1 100000; exit 2");
+    let (out, _, exit) = receive_all(&client);
+    assert_same(&out, numbers(1, 100_000).as_bytes());
+    assert_eq!(exit, Some((2 << 8, false)));
+    let exit = running.wait();
+    assert_eq!(payload(&small.join("log")) + exit.dropped, out.len() as u64);
 }
 
 #[test]
