@@ -165,15 +165,23 @@ fn pour(
     Ok(ControlFlow::Continue(()))
 }
 
-/// Leaves out the files that are older than the last `count` lines; but for one more, in which the first of them may
-/// have begun.
+/// Leaves out the files that are older than the last `count` lines, and older than where these have begun.
 fn last(mut files: Vec<LogFile>, query: &Query, count: usize) -> io::Result<Vec<LogFile>> {
+    // A line has the time of its beginning, so that of each stream one may end in time and not be wanted.
+    let enough = count.saturating_add(2);
+    let wanted = [query.stdout, query.stderr];
     let (mut found, mut first) = (0, files.len());
-    while found < count && first > 0 {
+    // Streams whose first line, of those that were found, may have begun in an older file.
+    let mut is_open = [false; 2];
+    while first > 0 && (found < enough || is_open.contains(&true)) {
         first -= 1;
-        found += files[first].count_lines(query)?;
+        let is_older = found >= enough;
+        for (index, survey) in files[first].survey(query)?.into_iter().enumerate().filter(|(index, _)| wanted[*index]) {
+            found += survey.lines;
+            is_open[index] = if survey.ends && is_older { false } else { is_open[index] || survey.any && !is_older };
+        }
     }
-    files.drain(..first.saturating_sub(1));
+    files.drain(..first);
     Ok(files)
 }
 

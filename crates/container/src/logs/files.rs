@@ -1,7 +1,7 @@
 //! The files of one log, and how to go on when they are rotated.
 
 use super::{
-    Query, Stream,
+    Query,
     records::{HEADER, Header, Kind, Next, Phase, Records},
 };
 use jiff::Timestamp;
@@ -84,28 +84,40 @@ impl LogFile {
         self.after_gap
     }
 
-    /// How many lines of the wanted streams end in this file; it is then at its beginning again.
+    /// What this file has of each stream, output first; it is then at its beginning again.
     ///
     /// # Errors
     /// That of the file system, with the path.
-    pub fn count_lines(&mut self, query: &Query) -> io::Result<usize> {
-        let mut count = 0;
-        let mut count_in = |header: Header, piece: &[u8]| {
-            let stream = match header.kind {
-                Kind::Out => Stream::Stdout,
-                Kind::Err => Stream::Stderr,
+    pub fn survey(&mut self, query: &Query) -> io::Result<[Survey; 2]> {
+        let mut all = [Survey::default(); 2];
+        let mut look = |header: Header, piece: &[u8]| {
+            let survey = match header.kind {
+                Kind::Out => &mut all[0],
+                Kind::Err => &mut all[1],
                 Kind::Dropped => return,
             };
             let early = query.since.is_some_and(|since| header.time < since);
             let late = query.until.is_some_and(|until| header.time > until);
-            if query.wants_stream(stream) && !early && !late {
-                count += piece.iter().filter(|&&byte| byte == b'\n').count();
-            }
+            let ends = piece.iter().filter(|&&byte| byte == b'\n').count();
+            survey.any = true;
+            survey.ends |= ends > 0;
+            survey.lines += if early || late { 0 } else { ends };
         };
-        while self.next(&mut count_in)? != Next::End {}
+        while self.next(&mut look)? != Next::End {}
         self.records.rewind();
-        Ok(count)
+        Ok(all)
     }
+}
+
+/// What a file has of one stream.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Survey {
+    /// Something.
+    pub any: bool,
+    /// The end of a line.
+    pub ends: bool,
+    /// How many lines end in the time that was asked for.
+    pub lines: usize,
 }
 
 /// Finds the files that are newer than the last one read.

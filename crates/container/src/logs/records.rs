@@ -102,7 +102,9 @@ pub struct Records {
     phase: Phase,
     /// Where the next record begins.
     position: u64,
-    /// When the last record was written; the first one, before that was read.
+    /// When the first record was written.
+    begun: Timestamp,
+    /// When the last record that was read was written; before that, the first one.
     time: Timestamp,
     /// Size of the file when it was last looked at. The window was read after that, so a header in it is at least as new.
     size: u64,
@@ -118,10 +120,19 @@ impl Records {
     pub fn new(file: File, phase: Phase) -> io::Result<Option<Self>> {
         let first = first(&file)?;
         let size = file.metadata()?.len();
-        let (window, time) = (Vec::new(), Timestamp::MIN);
-        let mut records =
-            Self { file, first, recycled: false, phase, position: 0, time, size, window, window_start: 0 };
-        records.time = match Header::parse(&first) {
+        let mut records = Self {
+            file,
+            first,
+            recycled: false,
+            phase,
+            position: 0,
+            begun: Timestamp::MIN,
+            time: Timestamp::MIN,
+            size,
+            window: Vec::new(),
+            window_start: 0,
+        };
+        records.begun = match Header::parse(&first) {
             Some(header) => header.time,
             // With zeros, it is just being recycled.
             None if phase == Phase::Growing || first == [0; HEADER] => return Ok(None),
@@ -130,6 +141,7 @@ impl Records {
                 None => return Ok(None),
             },
         };
+        records.time = records.begun;
         Ok(Some(records))
     }
 
@@ -214,6 +226,7 @@ impl Records {
     /// Begins again.
     pub fn rewind(&mut self) {
         self.position = 0;
+        self.time = self.begun;
         self.window = Vec::new();
     }
 
