@@ -26,6 +26,8 @@ pub struct Machine {
     /// The container's root file system.
     pub root: PathBuf,
     tag: String,
+    /// File systems of this test's own, to be unmounted at the end.
+    mounted: Vec<PathBuf>,
 }
 
 /// How a command ended.
@@ -44,7 +46,19 @@ impl Machine {
         let root = folder.path().join("root");
         make_root(&root);
         let layout = Layout::open(&folder.path().join("data"), Some(&folder.path().join("run"))).unwrap();
-        Self { tag: layout.tag().to_owned(), folder, root }
+        Self { tag: layout.tag().to_owned(), folder, root, mounted: Vec::new() }
+    }
+
+    /// With a data folder that holds no more than this (as mount(8) has it: `4m`).
+    pub fn with_small_disk(size: &str) -> Self {
+        let mut machine = Self::new();
+        let data = machine.path("data");
+        let options = format!("size={size},mode=0711");
+        let mut mount = Command::new("mount");
+        let done = mount.args(["-t", "tmpfs", "-o", &options, "none"]).arg(&data).output().unwrap();
+        assert!(done.status.success(), "{done:?}");
+        machine.mounted.push(data);
+        machine
     }
 
     /// A path in the test's own folder.
@@ -213,7 +227,12 @@ impl Drop for Machine {
         }
         if thread::panicking() {
             self.jdos(&["reconcile"]);
-        } else {
+        }
+        for folder in &self.mounted {
+            let done = Command::new("umount").arg("--lazy").arg(folder).output().unwrap();
+            assert!(done.status.success() || thread::panicking(), "{done:?}");
+        }
+        if !thread::panicking() {
             self.nothing_is_left();
         }
         for hierarchy in entries(Path::new("/sys/fs/cgroup")) {

@@ -263,6 +263,38 @@ fn signals_and_window_sizes_reach_the_peer() {
     assert_eq!(second, [4, 50, 0, 132, 0]);
 }
 
+#[test]
+fn a_size_for_which_there_is_no_room_is_sent_later() {
+    let (monitor, mut peer) = connection();
+    let ((_o, out), (_e, err)) = (pipe(), pipe());
+    let (_screen, ours) = terminal();
+    tcsetwinsize(&ours, Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
+    while peer.send(b"typed and not read").is_ok() {}
+    let reader = thread::spawn(move || {
+        loop {
+            match &next_packet(&monitor)[..] {
+                [0, ..] => {}
+                other => {
+                    exited(&monitor, 0);
+                    return other.to_vec();
+                }
+            }
+        }
+    });
+    let mut signals = Signals::catch().unwrap();
+    let mut session = Session {
+        stdin: None,
+        stdout: out.as_fd(),
+        stderr: err.as_fd(),
+        keys: None,
+        window: Some(ours.as_fd()),
+        signals: &mut signals,
+        on_signal: &mut |_| Reaction::GoOn,
+    };
+    assert_eq!(session.run(&mut peer).unwrap(), End::Exited { status: Some(0), oom: false });
+    assert_eq!(reader.join().unwrap(), [4, 24, 0, 80, 0]);
+}
+
 /// An additional process with pipes.
 fn process(script: &str) -> (std::process::Child, ExecPeer) {
     let mut child = Command::new("sh")
