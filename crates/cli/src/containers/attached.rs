@@ -89,12 +89,15 @@ pub struct Foreground<'f> {
 /// has no handler does: kill(2), notes).
 const PATIENCE: u32 = 3;
 
+/// Monitors of one container that a session outlives the loss of, plus one.
+const MONITORS: u32 = 4;
+
 /// Connects to a running container.
 pub fn attach(context: &mut Context<'_, '_, '_>, arguments: &AttachArguments) -> Result<Code> {
     let keys = arguments.foreground.keys()?;
     let id = context.find(&arguments.container)?;
     let inspect = context.engine.inspect(&id).map_err(|error| Failure::from_engine(&error))?;
-    let mut signals = catch()?;
+    let signals = catch()?;
     let client = context.engine.attach(&id).map_err(|error| advise(&error, "attach", &arguments.container))?;
     let foreground = Foreground {
         id: &id,
@@ -106,7 +109,7 @@ pub fn attach(context: &mut Context<'_, '_, '_>, arguments: &AttachArguments) ->
         keys,
         sig_proxy: arguments.foreground.sig_proxy,
     };
-    foreground.run(context, client, &mut signals)
+    foreground.run(context, client, signals)
 }
 
 /// Catches signals, from before a program is started that they are meant for.
@@ -122,14 +125,23 @@ impl Foreground<'_> {
     ///
     /// # Errors
     /// When the connection is lost.
-    pub fn run(self, context: &mut Context<'_, '_, '_>, client: Client, signals: &mut Signals) -> Result<Code> {
+    pub fn run(self, context: &mut Context<'_, '_, '_>, client: Client, mut signals: Signals) -> Result<Code> {
         if self.tty && self.interactive && !std::io::stdin().is_terminal() {
             let why = "standard input is no terminal: its input ends with ours, and keys are not passed on as typed";
             context.printer.warnings(&[why.to_owned()]);
         }
         context.printer.flush()?;
         let mut failures = Vec::new();
-        let end = self.carry(&context.engine, client, signals, &mut failures);
+        let mut client = Some(client);
+        let mut end = Ok(End::Lost);
+        for _ in 0..MONITORS {
+            let Some(connected) = client.take() else { break };
+            end = self.carry(&context.engine, connected, &mut signals, &mut failures);
+            if matches!(end, Ok(End::Lost)) {
+                client = self.connect_again(&context.engine);
+            }
+        }
+        drop(signals); // what follows may take a while, and can be interrupted
         for failure in &failures {
             context.printer.failure_text(failure);
         }
@@ -148,6 +160,7 @@ impl Foreground<'_> {
             }
             End::OutputClosed => {
                 if self.owned {
+                    context.printer.hint(&format!("nobody reads the output of {} any more: stopping it", self.name));
                     match context.engine.stop(self.id, None) {
                         Err(error) if error.kind() != ErrorKind::NotFound => return Err(Failure::from_engine(&error)),
                         _ => self.settle(context, Exit::from_wait_status(-1, false, 0, Timestamp::now()))?,
@@ -175,6 +188,11 @@ impl Foreground<'_> {
                 }
             }
         }
+    }
+
+    /// Its monitor is gone: what it did not pass on yet waits in the container's pipes for the next one.
+    fn connect_again(&self, engine: &Engine) -> Option<Client> {
+        engine.reconcile().and_then(|_| engine.attach(self.id)).ok() // else it ended, which the caller looks into
     }
 
     fn again(&self) -> String {

@@ -75,7 +75,7 @@ pub fn exec(context: &mut Context<'_, '_, '_>, arguments: &ExecArguments) -> Res
     let code = match end {
         End::Exited { .. } | End::Lost => exec.wait().map_err(|error| advise(&error, "exec", reference))?,
         End::Detached => {
-            context.printer.hint("detached; the program goes on while its terminal is not needed");
+            context.printer.hint("left; the program was told that its terminal is gone");
             return Ok(Code::DONE);
         }
         End::OutputClosed => return Ok(Code::BROKEN_PIPE),

@@ -91,8 +91,8 @@ impl Launched<'_> {
         match self {
             Self::Background(code) => Ok(code),
             Self::Foreground(parts) => {
-                let (foreground, client, mut signals) = *parts;
-                foreground.run(context, client, &mut signals)
+                let (foreground, client, signals) = *parts;
+                foreground.run(context, client, signals)
             }
         }
     }
@@ -268,7 +268,7 @@ fn start_attached(
 ) -> Result<Code> {
     let id = context.find(reference)?;
     let inspect = context.engine.inspect(&id).map_err(|error| Failure::from_engine(&error))?;
-    let mut signals = catch()?;
+    let signals = catch()?;
     let started = context.engine.start(&id, true).map_err(|error| advise(&error, "start", reference))?;
     context.printer.warnings(&started.warnings);
     let client = started
@@ -284,5 +284,5 @@ fn start_attached(
         keys,
         sig_proxy: arguments.foreground.sig_proxy,
     };
-    foreground.run(context, client, &mut signals)
+    foreground.run(context, client, signals)
 }
