@@ -229,7 +229,8 @@ impl<'a> Builder<'a> {
         self.root.text("/guest/settings", settings, 0o644);
         self.root.text("/sbin/init", include_str!("guest/init.sh"), 0o755);
         let mut order = String::new();
-        for module in kernel.closure(&MODULES)? {
+        let first: Vec<String> = kernel.closure(&DISK_MODULES)?.into_iter().map(|module| module.name).collect();
+        for module in kernel.closure(&MODULES)?.into_iter().filter(|module| !first.contains(&module.name)) {
             let name = module.name.clone();
             order.push_str(&format!("{name}\n"));
             self.root.bytes(format!("/guest/modules/{name}"), module.content()?, 0o644);

@@ -18,18 +18,20 @@ type Allowed = BTreeMap<String, BTreeSet<String>>;
 /// # Errors
 /// `layers.toml` cannot be read, or an edge is not in it; the error names every one.
 pub fn run() -> Result<()> {
-    output::step("layers", || {
-        let workspace = Workspace::read()?;
-        let path = workspace.root().join("layers.toml");
-        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let faults = check(&parse(&text).context("layers.toml")?, &edges(workspace.packages()));
-        ensure!(
-            faults.is_empty(),
-            "{}\n  next: remove the dependency, or allow it in layers.toml",
-            faults.join("\n  ")
-        );
-        Ok(())
-    })
+    output::step("layers", check_workspace)
+}
+
+/// As [`run`], without saying that it begins.
+///
+/// # Errors
+/// As [`run`].
+pub fn check_workspace() -> Result<()> {
+    let workspace = Workspace::read()?;
+    let path = workspace.root().join("layers.toml");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let faults = check(&parse(&text).context("layers.toml")?, &edges(workspace.packages()));
+    ensure!(faults.is_empty(), "{}\n  next: remove the dependency, or allow it in layers.toml", faults.join("\n  "));
+    Ok(())
 }
 
 /// The dependencies that exist, of every kind, between crates of the workspace.

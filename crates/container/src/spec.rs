@@ -11,7 +11,7 @@
 mod build;
 mod bundle;
 mod check;
-mod defaults;
+pub(crate) mod defaults;
 mod device;
 mod facts;
 mod fault;

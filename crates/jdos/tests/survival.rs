@@ -14,7 +14,7 @@ use std::{
     io::Write,
     net::TcpListener,
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
-    process::{Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
@@ -80,7 +80,8 @@ fn two_hundred_kills_lose_and_leave_nothing() {
     while kills < KILLS {
         for _ in 0..random.below(5) + 1 {
             kills += 1;
-            let delay = Duration::from_micros(random.below(15_000) as u64);
+            // As long as most verbs take.
+            let delay = Duration::from_micros(random.below(25_000) as u64);
             let what = match random.below(10) {
                 0..4 => manager(&ground, random, delay),
                 4..7 => shim(&ground, random, delay),
@@ -118,22 +119,41 @@ fn verb(ground: &Ground, random: &mut Random, starts: bool) -> Command {
     let tail = ["--rootfs", &root, "sleep", "1000"];
     run.extend(tail);
     let create = [&["create", "--name", name][..], &tail].concat();
-    let mut command = match random.below(if starts { 1 } else { 6 }) {
+    let mut command = match random.below(if starts { 1 } else { 7 }) {
         0..2 => ground.command(&run),
         2 => ground.command(&["stop", "-t", "0", name]),
         3 => ground.command(&["rm", "-f", name]),
         4 => ground.command(&["start", name]),
+        5 => ground.command(&["reconcile"]),
         _ => ground.command(&create),
     };
     command.stdout(Stdio::null()).stderr(Stdio::null());
     command
 }
 
+/// Waits for a verb that was left alone, and has to come to an end.
+fn ended(ground: &Ground, child: &mut Child) -> ExitStatus {
+    until("a verb to end", || {
+        let seen = || {
+            let wchan = fs::read_to_string(format!("/proc/{}/wchan", child.id())).unwrap_or_default();
+            let words = fs::read_to_string(format!("/proc/{}/cmdline", child.id())).unwrap_or_default();
+            format!("{} waits in {wchan}; {:?}", words.replace('\0', " "), ground.processes())
+        };
+        let last = seen();
+        child.try_wait().unwrap().ok_or(last)
+    })
+}
+
 fn manager(ground: &Ground, random: &mut Random, delay: Duration) -> &'static str {
     let mut child = verb(ground, random, false).spawn().unwrap();
+    // Now and then another one is at work at the same time, on the same container or not, and is left alone.
+    let other = (random.below(2) == 0).then(|| verb(ground, random, false).spawn().unwrap());
     std::thread::sleep(delay); // the moment of the kill, not a wait for anything
     child.kill().unwrap();
     child.wait().unwrap();
+    if let Some(mut other) = other {
+        ended(ground, &mut other);
+    }
     "managers"
 }
 
@@ -151,7 +171,7 @@ fn shim(ground: &Ground, random: &mut Random, delay: Duration) -> &'static str {
         std::thread::sleep(delay);
         kill_9(pid); // which may have become the monitor by now
     }
-    child.wait().unwrap();
+    ended(ground, &mut child);
     if found.is_some() { "shims" } else { "shims missed" }
 }
 
@@ -310,7 +330,7 @@ fn a_shim_killed_at_any_stage_leaves_nothing() {
             if ended || reached(&ground, &id) { Ok(()) } else { Err(String::new()) }
         });
         kill_9(shim.pid);
-        let code = child.wait().unwrap();
+        let code = ended(&ground, &mut child);
         let running = ground.settle();
         println!("killed once it {stage}: run said {code}, left running: {}", running.len());
         // Killed before its program ran: it is gone. Killed as the monitor that it had become: the program runs on.

@@ -42,6 +42,9 @@ impl Root {
         root.text("/etc/group", "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n", 0o644);
         root.text("/etc/hosts", "127.0.0.1 localhost guest\n::1 localhost\n", 0o644);
         root.text("/etc/resolv.conf", "nameserver 127.0.0.1\n", 0o644);
+        // By these nft prints names instead of numbers, as on any host.
+        root.text("/etc/protocols", "icmp 1 ICMP\ntcp 6 TCP\nudp 17 UDP\nipv6-icmp 58 IPv6-ICMP\n", 0o644);
+        root.text("/etc/services", "ssh 22/tcp\ndomain 53/tcp\ndomain 53/udp\nhttp 80/tcp\nhttps 443/tcp\n", 0o644);
         root.text("/etc/os-release", "ID=guest\nNAME=guest\n", 0o644);
         Ok(root)
     }
@@ -99,13 +102,22 @@ impl Root {
             "run",
             "tmp",
             "root",
+            "home",
+            "mnt",
+            "media",
+            "opt",
+            "srv",
             "etc",
             "usr/bin",
             "usr/sbin",
             "usr/lib",
             "usr/lib64",
+            "usr/share",
+            "usr/local/bin",
+            "usr/local/sbin",
             "var/lib",
-            "mnt",
+            "var/log",
+            "var/tmp",
         ];
         for name in folders {
             fs::create_dir_all(folder.join(name)).with_context(|| format!("cannot make {name} of the guest"))?;

@@ -5,7 +5,7 @@ use super::{
     error::{At, EngineError},
 };
 use crate::{
-    options::{CreateOptions, SeccompChoice},
+    options::{CreateOptions, RuntimeKind, SeccompChoice},
     record::Record,
     seccomp,
     spec::{self, Built, Facts, Fault, SpecErrors},
@@ -44,6 +44,10 @@ impl Engine {
     /// [`EngineError::Spec`] with every fault of the request, [`EngineError::Seccomp`], [`EngineError::NameTaken`],
     /// [`EngineError::File`].
     pub fn create(&self, options: &CreateOptions) -> Result<Created, EngineError> {
+        if options.runtime == RuntimeKind::Runc {
+            let fault = Fault::new("--runtime", "runc behind this engine is not there yet").of("runc");
+            return Err(EngineError::Spec(SpecErrors(vec![fault.hint("leave the flag out")])));
+        }
         let mut bytes = [0; 24];
         let random = Path::new("the kernel's random numbers");
         getrandom(&mut bytes, GetRandomFlags::empty()).at("read", random)?;

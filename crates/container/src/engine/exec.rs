@@ -3,7 +3,6 @@
 use super::{Engine, Status, error::EngineError};
 use crate::{
     capability::CapabilitySet,
-    cgroup::Host,
     plan::{ExecPlan, Filter, Program},
     record::Record,
     runtime::{self, Report, Role, number},
@@ -12,7 +11,7 @@ use crate::{
 };
 use jiff::Timestamp;
 use model::ContainerId;
-use oci_spec::runtime::{Capabilities, LinuxCapabilities, LinuxNamespaceType};
+use oci_spec::runtime::{LinuxCapabilities, LinuxNamespaceType};
 use rustix::{
     fs::{MemfdFlags, Mode, OFlags, memfd_create, open},
     net::{AddressFamily, SocketFlags, SocketType, socketpair},
@@ -100,8 +99,7 @@ impl Engine {
     pub fn exec(&self, id: &ContainerId, options: &ExecOptions, io: ExecIo) -> Result<Exec, EngineError> {
         let record = self.record(id)?;
         let state = self.running(id, "run a process in")?;
-        let frozen = Host::detect().and_then(|host| host.open(&state.cgroup)).and_then(|group| group.frozen());
-        if frozen.map_err(|source| EngineError::cgroup("run a process in", id, source))? {
+        if self.frozen(&state).map_err(|source| EngineError::cgroup("run a process in", id, source))? {
             // It would be frozen on its way in, and whoever waits for it with it.
             let status = Status::Paused;
             return Err(EngineError::WrongState { doing: "run a process in", id: id.short().to_owned(), status });
@@ -262,11 +260,7 @@ fn program(record: &Record, options: &ExecOptions, container: PathBuf) -> Result
     process.set_terminal(Some(options.tty));
     process.set_console_size(None);
     if options.privileged {
-        let all: Capabilities = CapabilitySet::full().iter().filter_map(|one| one.to_string().parse().ok()).collect();
-        let mut sets = LinuxCapabilities::default();
-        sets.set_bounding(Some(all.clone())).set_effective(Some(all.clone())).set_permitted(Some(all));
-        sets.set_inheritable(None).set_ambient(None);
-        process.set_capabilities(Some(sets));
+        process.set_capabilities(Some(spec::defaults::capabilities(CapabilitySet::full())));
         process.set_no_new_privileges(Some(false));
         program.filter = Filter::None;
     }

@@ -4,7 +4,7 @@ use super::{
     Engine,
     error::{At, EngineError},
     lock::Lock,
-    remove::ignore_missing,
+    remove::{AGAIN, ignore_missing},
 };
 use crate::{
     cgroup::{CgroupError, Extras, Host},
@@ -17,7 +17,7 @@ use crate::{
 use jiff::Timestamp;
 use model::ContainerId;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::{fs, os::fd::OwnedFd, path::Path, process::ExitCode, time::Duration};
+use std::{fs, io::ErrorKind, os::fd::OwnedFd, path::Path, process::ExitCode, time::Duration};
 
 impl Engine {
     /// Sends a signal to the init process.
@@ -47,15 +47,24 @@ impl Engine {
         let grace = grace.unwrap_or(Duration::from_secs(u64::from(record.stop_timeout)));
         if let Some(init) = self.init(state.pid, state.start_time)? {
             process::send_signal(&init, record.stop_signal).at("send a signal to", &self.layout.running(id))?;
-            let group = self.cgroup_of(id, "stop")?;
-            if group.frozen().unwrap_or(false) {
-                group.freeze(false).map_err(|source| EngineError::cgroup("stop", id, source))?;
+            if self.frozen(&state).map_err(|source| EngineError::cgroup("stop", id, source))? {
+                self.resume(id)?;
             }
             if !ends_within(&init, grace).at("wait for", &self.layout.running(id))? {
                 self.end_now(id)?;
             }
         }
-        self.wait(id).map(drop)
+        // Not for the lock alone: whoever starts it again at this moment would hold it for as long as that runs.
+        loop {
+            if let Some(lock) = self.try_lock(id)? {
+                self.finish(id, &lock)?;
+                return if record.remove { self.forget(&record) } else { Ok(()) };
+            }
+            if self.observe(id)?.state.is_some_and(|now| (now.pid, now.start_time) != (state.pid, state.start_time)) {
+                return Ok(());
+            }
+            std::thread::sleep(AGAIN);
+        }
     }
 
     /// Kills every process of a container.
@@ -164,8 +173,25 @@ impl Engine {
             let text = format!("-1 {} 0 0\n", Timestamp::now().as_nanosecond());
             fs::write(&exit, text).at("write", &exit)?;
         }
+        self.remove_running(id)
+    }
+
+    /// Removes the run folder, its lock last: until then nobody else can hold one, and after that whoever makes a new one
+    /// keeps it, and the folder with it.
+    fn remove_running(&self, id: &ContainerId) -> Result<(), EngineError> {
         let folder = self.layout.running(id);
-        ignore_missing(fs::remove_dir_all(&folder)).at("remove", &folder)
+        for entry in fs::read_dir(&folder).at("list", &folder)? {
+            let entry = entry.at("list", &folder)?;
+            if entry.file_name() != "lock" {
+                ignore_missing(fs::remove_file(entry.path())).at("remove", &entry.path())?;
+            }
+        }
+        let lock = folder.join("lock");
+        ignore_missing(fs::remove_file(&lock)).at("remove", &lock)?;
+        match fs::remove_dir(&folder) {
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty) => Ok(()),
+            done => done.at("remove", &folder),
+        }
     }
 }
 
@@ -196,9 +222,7 @@ pub(crate) fn finish_role(mut arguments: std::env::ArgsOs) -> ExitCode {
             let record = engine.record(&id)?;
             engine.finish(&id, &lock)?;
             if record.remove {
-                engine.free_name(&record.name, &id)?;
-                engine.discard(&id)?;
-                engine.remove_parent_group()?;
+                engine.forget(&record)?;
             }
             Ok(())
         };

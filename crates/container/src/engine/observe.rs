@@ -5,7 +5,7 @@ use super::{
     error::{At, EngineError},
 };
 use crate::{
-    cgroup,
+    cgroup::{self, CgroupError},
     record::Record,
     runtime::identity,
     state::{Addresses, Exit, State, Users},
@@ -93,7 +93,7 @@ impl Engine {
 
     pub(super) fn observe(&self, id: &ContainerId) -> Result<Observed, EngineError> {
         let supervised = self.is_locked(id)?;
-        let state = self.state(id)?.filter(|state| identity::start_time(state.pid) == Some(state.start_time));
+        let state = self.state(id)?.filter(|state| identity::is(state.pid, state.start_time, &state.cgroup));
         Ok(Observed { supervised, state })
     }
 
@@ -109,10 +109,20 @@ impl Engine {
         }
     }
 
+    /// Whether what runs stands still; what has ended meanwhile does not.
+    pub(super) fn frozen(&self, state: &State) -> Result<bool, CgroupError> {
+        match cgroup::Host::detect()?.open(&state.cgroup).and_then(|group| group.frozen()) {
+            // Its groups go once its init is gone, maybe between two looks at them.
+            Err(_) if identity::start_time(state.pid) != Some(state.start_time) => Ok(false),
+            other => other,
+        }
+    }
+
     fn at_rest(&self, id: &ContainerId, supervised: bool) -> Result<Status, EngineError> {
         let path = self.layout.container(id).join("exit");
         Ok(match (supervised, path.exists()) {
             (_, true) => Status::Exited,
+            (true, false) if self.state(id)?.is_some() => Status::Exited, // and its monitor is about to say how
             (true, false) => Status::Starting,
             (false, false) => Status::Created,
         })
@@ -129,9 +139,11 @@ impl Engine {
         let status = match &state {
             None => self.at_rest(id, supervised)?,
             Some(state) => {
-                let frozen =
-                    cgroup::Host::detect().and_then(|host| host.open(&state.cgroup)).and_then(|one| one.frozen());
-                if frozen.unwrap_or(false) { Status::Paused } else { Status::Running }
+                if self.frozen(state).unwrap_or(false) {
+                    Status::Paused
+                } else {
+                    Status::Running
+                }
             }
         };
         Ok(Inspect {

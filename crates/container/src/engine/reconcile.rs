@@ -72,8 +72,7 @@ impl Engine {
                     self.end_now(&id)?;
                     self.finish(&id, &lock)?;
                     if let Some(record) = record.filter(|record| record.remove) {
-                        self.free_name(&record.name, &id)?;
-                        self.discard(&id)?;
+                        self.forget(&record)?;
                     }
                     done.swept.push(format!("run of {id}"));
                 }

@@ -4,10 +4,19 @@ use super::{
     Engine, Status,
     error::{At, EngineError},
 };
-use crate::cgroup;
+use crate::{cgroup, record::Record};
 use model::{ContainerId, ContainerName};
 use rustix::fs::FlockOperation;
-use std::{fs, io, path::Path};
+use std::{
+    fs, io,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+/// How long a forced removal waits for whoever changes the container.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Time between two looks at a container that another process changes.
+pub(super) const AGAIN: Duration = Duration::from_millis(2);
 
 impl Engine {
     /// Removes a container with its record, logs and writable files; a running one only by `force`, which kills it.
@@ -17,22 +26,33 @@ impl Engine {
     /// changes it, [`EngineError::File`].
     pub fn remove(&self, id: &ContainerId, force: bool) -> Result<(), EngineError> {
         let record = self.record(id)?;
-        if self.observe(id)?.state.is_some() {
-            if !force {
-                let status = Status::Running;
-                return Err(EngineError::WrongState { doing: "remove", id: id.short().to_owned(), status });
+        let end = Instant::now() + PATIENCE;
+        let lock = loop {
+            if self.observe(id)?.state.is_some() {
+                if !force {
+                    let status = Status::Running;
+                    return Err(EngineError::WrongState { doing: "remove", id: id.short().to_owned(), status });
+                }
+                self.end_now(id)?;
             }
-            self.end_now(id)?;
-        }
-        if force {
-            self.wait_unlocked(id)?;
-        }
-        let Some(lock) = self.try_lock(id)? else {
-            return Err(EngineError::busy("remove", id));
+            if let Some(lock) = self.try_lock(id)? {
+                break lock;
+            }
+            if !force || Instant::now() > end {
+                return Err(EngineError::busy("remove", id));
+            }
+            // Its holder clears away, or is about to start it. To wait for the lock would be to wait for the end of what
+            // is started; so look again.
+            std::thread::sleep(AGAIN);
         };
         self.finish(id, &lock)?;
-        self.free_name(&record.name, id)?;
-        self.discard(id)?;
+        self.forget(&record)
+    }
+
+    /// Removes the name and the data folder of a container.
+    pub(super) fn forget(&self, record: &Record) -> Result<(), EngineError> {
+        self.free_name(&record.name, &record.id)?;
+        self.discard(&record.id)?;
         self.remove_parent_group()
     }
 

@@ -86,8 +86,10 @@ impl Networks {
         let (name, alias) = (port_name(id), owner.alias(self.tag()));
         let hairpin = forwarding::bridge_calls_firewall();
         let port = Port { name: &name, bridge: bridge.index, mtu: bridge.mtu, alias: &alias, ipv6, hairpin };
+        // Not in one packet: when the name is taken, the second request would dress up somebody else's interface.
         let create = |host: &mut Socket| {
-            host.batch([port.create(INSIDE, link::mac(lease.ipv4), namespace), port.dress()]).map(drop)
+            host.batch([port.create(INSIDE, link::mac(lease.ipv4), namespace)])?;
+            host.batch([port.dress()]).map(drop)
         };
         match create(&mut host) {
             Err(refusal) if refusal.errno == Errno::EXIST => {

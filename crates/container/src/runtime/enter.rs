@@ -53,6 +53,8 @@ fn start(report: BorrowedFd<'_>) -> Result<i32, Failure> {
     let failed = |error| Failure::new(FailureKind::Failed, "open", "the container's control groups", error);
     let tasks = cgroup.task_files().map_err(failed)?;
     let unified = cgroup.unified_fd().map_err(failed)?;
+    // Whoever may trace this process from inside in spite of what is done below finds no folder of the host in it.
+    drop(cgroup);
     let filter = program::read_filter(&plan.program)?;
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
         .during("open", "a socket")?;
@@ -71,6 +73,7 @@ fn start(report: BorrowedFd<'_>) -> Result<i32, Failure> {
         .during("hide from", "the container")?;
     let namespaces = ThreadNameSpaceType::from_bits_retain(plan.namespaces.unsigned_abs());
     move_into_thread_name_spaces(init.as_fd(), namespaces).during("enter", "the container's namespaces")?;
+    drop(init);
     // Born in its pid namespace; the groups are joined by the child itself, so that it counts against their limits.
     let side = process::clone(0, unified.as_ref().map(AsFd::as_fd)).during("clone", "a process of the container")?;
     let (pid, pidfd) = match side {

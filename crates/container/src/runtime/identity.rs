@@ -1,4 +1,4 @@
-//! Which process a number means: pid and start time together.
+//! Which process a number means: pid, start time and control group together, never the pid alone.
 
 use rustix::{
     io::Result,
@@ -17,6 +17,16 @@ pub fn start_time(pid: i32) -> Option<u64> {
         return None;
     }
     fields.nth(18)?.parse().ok()
+}
+
+/// Whether it is the process that had this pid at this start time, and is in this control group.
+pub fn is(pid: i32, started: u64, cgroup: &str) -> bool {
+    if start_time(pid) != Some(started) {
+        return false;
+    }
+    let Ok(text) = fs::read_to_string(format!("/proc/{pid}/cgroup")) else { return false };
+    let path = format!("/{cgroup}");
+    text.lines().any(|line| line.splitn(3, ':').nth(2).is_some_and(|group| group.ends_with(&path)))
 }
 
 /// A descriptor of the process that had this pid at this start time; `None` when it has ended.

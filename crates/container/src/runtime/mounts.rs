@@ -251,7 +251,9 @@ fn control_groups(
             ContainerMount::Mount { name, fstype, options: data } => {
                 let whole = path.join(name);
                 let context = fsopen(*fstype, FsOpenFlags::FSOPEN_CLOEXEC).during("open file system", fstype)?;
-                fsconfig_set_string(&context, c"source", *fstype).during("set source of", whole.display())?;
+                // As runc names it, which programs may look for.
+                let source = if *fstype == "cgroup2" { "cgroup" } else { fstype };
+                fsconfig_set_string(&context, c"source", source).during("set source of", whole.display())?;
                 for option in data.split(',').filter(|option| !option.is_empty()) {
                     match option.split_once('=') {
                         Some((key, value)) => fsconfig_set_string(&context, key, value),

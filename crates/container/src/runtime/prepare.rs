@@ -20,8 +20,8 @@ use rustix::{
     fs::{AtFlags, CWD, FileType, Gid, Mode, Uid, chownat, makedev, mkdirat, mknodat, symlinkat},
     io::Errno,
     mount::{
-        FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, OpenTreeFlags, fsconfig_create,
-        fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, open_tree,
+        FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, OpenTreeFlags, UnmountFlags,
+        fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, open_tree, unmount,
     },
 };
 use std::{
@@ -144,7 +144,11 @@ fn overlay(
         (Errno::INVAL, Some(_)) => no_idmap(errno, &plan.container),
         _ => Failure::new(FailureKind::Failed, "mount overlay at", target.display(), std::io::Error::from(errno)),
     })?;
-    clone(&target, false)
+    let tree = clone(&target, false)?;
+    // The clone lives on without the place that it was made at.
+    unmount(&target, UnmountFlags::DETACH).during("leave", target.display())?;
+    std::fs::remove_dir(&target).during("remove", target.display())?;
+    Ok(tree)
 }
 
 fn attach(tree: &OwnedFd, target: BorrowedFd<'_>) -> rustix::io::Result<()> {

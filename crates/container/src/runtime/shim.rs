@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType};
 use rustix::{
     event::{PollFd, PollFlags, poll},
-    fs::{CWD, FileType, Mode, OFlags, fchown, mknodat, open},
+    fs::{CWD, FileType, Mode, OFlags, fchmod, fchown, mknodat, open},
     io::Errno,
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with, socketpair},
     process::{Pid, Signal, WaitId, WaitIdOptions, chdir, pidfd_send_signal, set_child_subreaper, umask, waitid},
@@ -190,6 +190,8 @@ pub fn listen_at(running: &Path) -> Result<OwnedFd, Failure> {
         _ => {}
     }
     let address = SocketAddrUnix::new(address.as_str()).during("name", "the socket")?;
+    // The file takes the mode that the socket has when it is bound: what is typed into a container is root's to type.
+    fchmod(&socket, Mode::from_raw_mode(0o600)).during("keep to root", "the socket")?;
     bind(&socket, &address).during("bind", running.join("attach").display())?;
     listen(&socket, 8).during("listen at", running.join("attach").display())?;
     Ok(socket)

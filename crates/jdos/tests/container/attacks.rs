@@ -81,6 +81,57 @@ fn the_program_of_the_host_can_not_be_overwritten_from_inside() {
     }
 }
 
+/// CVE-2016-9962: what enters is looked into before it has become the program.
+#[test]
+fn what_enters_shows_nothing_of_the_host() {
+    let machine = Machine::new();
+    let catcher = "touch /tmp/ready; while :; do for process in /proc/[0-9]*; do test $process = /proc/1 || { \
+        echo $process > /tmp/met; for fd in $process/fd/*; do \
+        case $fd in */fd/[012*]) ;; *) link=$(readlink $fd) && echo $link >> /tmp/seen;; esac; done; }; done; done";
+    for (name, flags) in [("private", &[][..]), ("shared", &["--userns", "host"])] {
+        let mark = |file: &str| machine.root.join("tmp").join(file);
+        for file in ["ready", "met"] {
+            drop(fs::remove_file(mark(file))); // there only in the second round
+        }
+        machine.start(name, flags, catcher);
+        until("the catcher runs", || mark("ready").exists());
+        for _ in 0..30 {
+            machine.ok(&["exec", name, "true"]);
+        }
+        until("it has met one of ours", || {
+            machine.ok(&["exec", name, "true"]);
+            mark("met").exists()
+        });
+        assert!(!mark("seen").exists(), "{}", fs::read_to_string(mark("seen")).unwrap());
+        machine.ok(&["rm", "-f", name]);
+    }
+}
+
+#[test]
+fn folders_of_the_kernel_as_symbolic_links_do_not_lead_out() {
+    for name in ["dev", "sys"] {
+        let machine = Machine::new();
+        machine.file("victim/file", "host");
+        fs::remove_dir(machine.root.join(name)).unwrap();
+        symlink(machine.path("victim"), machine.root.join(name)).unwrap();
+        let outcome = machine.sh(&[], &format!("test -L /{name} || echo replaced"));
+        assert!(outcome.code == 125 && outcome.stderr.contains(name), "{outcome:?}");
+        assert_eq!(fs::read_dir(machine.path("victim")).unwrap().count(), 1);
+    }
+}
+
+#[test]
+fn the_hosts_helpers_can_not_be_named_from_inside() {
+    let machine = Machine::new();
+    // release_agent (CVE-2022-0492), core_pattern, modprobe, uevent_helper: programs that the kernel starts on the host.
+    let script = "for file in $(find /sys/fs/cgroup -name release_agent) /sys/kernel/uevent_helper \
+        /proc/sys/kernel/core_pattern /proc/sys/kernel/modprobe /proc/sys/fs/binfmt_misc/register; do \
+        test -e $file && { echo /tmp/x > $file; } 2>/dev/null && echo written $file; done; echo done";
+    for flags in [&[][..], &["--userns", "host"], &["--userns", "host", "--cap-add", "SYS_ADMIN"]] {
+        assert_eq!(machine.sh(flags, script).ok(), "done", "{flags:?}");
+    }
+}
+
 /// CVE-2019-19921: `/proc` that leads elsewhere makes masks and attribute files the attacker's.
 #[test]
 fn proc_as_a_symbolic_link_is_refused() {

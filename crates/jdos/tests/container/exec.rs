@@ -41,6 +41,49 @@ fn exec_is_as_confined_as_the_container() {
 }
 
 #[test]
+fn exec_is_privileged_when_asked_for_and_powerless_as_a_user() {
+    let machine = Machine::new();
+    machine.sleeper("one", &[]);
+    let words = |flags: &[&str]| {
+        let look = ["one", "grep", "-E", "^(CapEff|NoNewPrivs|Seccomp:)", "/proc/self/status"];
+        machine.ok(&[&["exec"], flags, &look].concat())
+    };
+    let text = words(&["--privileged"]);
+    let (first, rest) = text.split_once('\n').unwrap();
+    let effective = u64::from_str_radix(first.split_whitespace().nth(1).unwrap(), 16).unwrap();
+    assert!(effective & (1 << 21) != 0 && rest == "NoNewPrivs:\t0\nSeccomp:\t0", "{text}");
+    assert_eq!(words(&["-u", "app"]), "CapEff:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2");
+}
+
+#[test]
+fn exec_in_the_background_goes_on() {
+    let machine = Machine::new();
+    machine.sleeper("one", &[]);
+    machine.ok(&[
+        "exec",
+        "-d",
+        "one",
+        "sh",
+        "-c",
+        "touch /tmp/begun; while test ! -e /tmp/go; do :; done; touch /tmp/done",
+    ]);
+    super::machine::until("it runs", || machine.root.join("tmp/begun").exists());
+    machine.file("root/tmp/go", "");
+    super::machine::until("it ends", || machine.root.join("tmp/done").exists());
+}
+
+#[test]
+fn exec_counts_against_the_containers_limits() {
+    let machine = Machine::new();
+    machine.sleeper("one", &["-m", "32m", "--pids-limit", "10"]);
+    machine.inside("one", "x=a; while :; do x=$x$x; done").code(137);
+    assert_eq!(machine.inspect("one")["status"], "running", "its own program was not the victim");
+    let outcome =
+        machine.inside("one", "i=0; while test $i -lt 20; do sleep 1000 > /dev/null 2>&1 & i=$((i + 1)); done");
+    assert!(outcome.code != 0 && outcome.stderr.contains("fork"), "{outcome:?}");
+}
+
+#[test]
 fn exec_can_have_a_terminal() {
     let machine = Machine::new();
     machine.sleeper("one", &[]);
@@ -57,5 +100,6 @@ fn exec_ends_with_its_container() {
     super::machine::until("it runs", || machine.root.join("tmp/started").exists());
     machine.ok(&["kill", "one"]);
     super::machine::finish(child).code(137);
+    machine.ok(&["wait", "one"]);
     machine.jdos(&["exec", "one", "true"]).code(125).says(&["exited"]);
 }

@@ -82,6 +82,31 @@ fn what_runs_is_removed_by_force_only() {
 }
 
 #[test]
+fn what_is_stopped_is_removed_when_it_was_to_be() {
+    let machine = Machine::new();
+    for _ in 0..10 {
+        machine.sleeper("one", &["--rm"]);
+        machine.ok(&["stop", "one"]);
+        assert!(machine.containers().is_empty());
+    }
+    machine.sleeper("one", &["--rm"]);
+    machine.ok(&["rm", "-f", "one"]);
+}
+
+#[test]
+fn logs_are_kept_by_stream_and_line() {
+    let machine = Machine::new();
+    machine.start("one", &[], "echo out; echo err >&2; printf 'no end'");
+    assert_eq!(machine.ok(&["wait", "one"]), "0");
+    let outcome = machine.jdos(&["logs", "one"]).code(0);
+    assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("out\nno end", "err\n"));
+    assert_eq!(machine.ok(&["logs", "-n", "1", "one"]), "no end");
+    machine.start("two", &[], "seq 1 50000");
+    let outcome = machine.jdos(&["logs", "-f", "two"]).code(0);
+    assert!(outcome.stdout.lines().map(|line| line.parse::<u32>().unwrap()).eq(1..=50_000));
+}
+
+#[test]
 fn what_ends_with_rm_leaves_nothing() {
     let machine = Machine::new();
     let root = machine.root.to_str().unwrap();

@@ -84,6 +84,20 @@ fn users_are_private_unless_asked_for_the_hosts() {
 }
 
 #[test]
+fn namespaces_are_its_own_unless_asked_for_the_hosts() {
+    let machine = Machine::new();
+    let hosts = |kind: &str| std::fs::read_link(format!("/proc/self/ns/{kind}")).unwrap().to_str().unwrap().to_owned();
+    for (kind, flag) in [("pid", "--pid"), ("ipc", "--ipc"), ("uts", "--uts"), ("cgroup", "--cgroupns")] {
+        let inside = |flags: &[&str]| machine.run(flags, &["readlink", &format!("/proc/self/ns/{kind}")]).ok();
+        assert_ne!(inside(&[]), hosts(kind), "{kind}");
+        assert_eq!(inside(&["--userns", "host", flag, "host"]), hosts(kind), "{kind}");
+    }
+    for kind in ["mnt", "net", "user"] {
+        assert_ne!(machine.run(&[], &["readlink", &format!("/proc/self/ns/{kind}")]).ok(), hosts(kind), "{kind}");
+    }
+}
+
+#[test]
 fn a_set_user_id_program_gives_nothing() {
     let machine = Machine::new();
     machine.sh(&[], "mkdir /raised && cp /bin/busybox /raised/id && chmod 4755 /raised/id").ok();

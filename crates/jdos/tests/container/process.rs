@@ -1,6 +1,7 @@
 //! What the program is given, and how its end is told.
 
-use super::machine::Machine;
+use super::machine::{Machine, finish};
+use std::{io::Write, process::Stdio};
 
 #[test]
 fn the_exit_code_is_the_programs() {
@@ -97,6 +98,49 @@ fn the_host_name_and_the_hosts_file_are_its_own() {
 fn it_is_process_1_and_sees_no_others() {
     let machine = Machine::new();
     assert_eq!(machine.sh(&[], "echo $$; ls /proc | grep -c '^[0-9]'; :").ok(), "1\n3", "sh, ls and grep");
+}
+
+#[test]
+fn limits_of_a_process_and_kernel_parameters_are_as_asked_for() {
+    let machine = Machine::new();
+    let flags = [
+        "--ulimit",
+        "nofile=64:128",
+        "--ulimit",
+        "core=0",
+        "--sysctl",
+        "net.ipv4.ip_forward=1",
+        "--oom-score-adj",
+        "500",
+    ];
+    let script = "ulimit -n; ulimit -Hn; ulimit -c; cat /proc/sys/net/ipv4/ip_forward /proc/self/oom_score_adj";
+    assert_eq!(machine.sh(&flags, script).ok(), "64\n128\n0\n1\n500");
+    machine.sleeper("one", &flags);
+    assert_eq!(machine.inside("one", script).ok(), "64\n128\n0\n1\n500");
+}
+
+#[test]
+fn a_detached_terminal_and_an_attached_one_are_the_same() {
+    let machine = Machine::new();
+    let root = machine.root.to_str().unwrap();
+    let words = [
+        "run",
+        "-dit",
+        "--name",
+        "one",
+        "--network",
+        "none",
+        "--rootfs",
+        root,
+        "sh",
+        "-c",
+        "read x; echo got $x; exit 5",
+    ];
+    machine.ok(&words);
+    let mut child = machine.command(&["attach", "one"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"word\n").unwrap();
+    let outcome = finish(child).code(5);
+    assert!(outcome.stdout.contains("got word"), "{outcome:?}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Root file systems, volumes and memory file systems.
 
 use super::machine::{Machine, make_root};
-use std::{fs, os::unix::fs::MetadataExt};
+use std::{fs, os::unix::fs::MetadataExt, process::Command};
 
 #[test]
 fn a_root_is_changed_in_place_and_its_files_are_roots() {
@@ -47,6 +47,33 @@ fn a_named_volume_outlives_its_containers() {
     let machine = Machine::new();
     machine.sh(&["-v", "store:/store"], "echo kept > /store/file").ok();
     assert_eq!(machine.run(&["-v", "store:/store"], &["cat", "/store/file"]).ok(), "kept");
+}
+
+#[test]
+fn a_tar_file_becomes_a_root_of_its_own() {
+    let machine = Machine::new();
+    let tar = machine.path("root.tar");
+    let made = Command::new("tar").arg("-C").arg(&machine.root).arg("-cf").arg(&tar).arg(".").output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let words =
+        ["run", "--rm", "--network", "none", "--rootfs", tar.to_str().unwrap(), "sh", "-c", "touch /new; id -u"];
+    assert_eq!(machine.ok(&words), "0");
+    assert!(!machine.root.join("new").exists());
+}
+
+#[test]
+fn a_volume_over_a_file_and_one_inside_another() {
+    let machine = Machine::new();
+    let file = machine.file("shared/file", "text");
+    machine.file("inner/more", "deep");
+    let (one, two, three) = (
+        format!("{}:/etc/given", file.display()),
+        format!("{}:/mnt/a", machine.path("shared").display()),
+        format!("{}:/mnt/a/b", machine.path("inner").display()),
+    );
+    // The deeper one comes later, in whatever order they are given.
+    let flags = ["-v", &three, "-v", &one, "-v", &two];
+    assert_eq!(machine.sh(&flags, "cat /etc/given /mnt/a/file /mnt/a/b/more").ok(), "texttextdeep");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::{
     fs::{self, File},
     io::{self, Read, Write},
-    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::{AsFd, OwnedFd},
     process::{Child, Command, Stdio},
     sync::mpsc,
@@ -70,6 +70,9 @@ impl Host {
         let folder = tempfile::tempdir().unwrap();
         let outside = Namespace::new();
         command("ip link set lo up");
+        // A new namespace has these from the machine's.
+        fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
+        fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "0").unwrap();
         command(&format!("ip link add wan type veth peer name wan netns {}", outside.child.id()));
         // A real host has been up for longer than duplicate address detection takes.
         let no_detection = || fs::write("/proc/sys/net/ipv6/conf/wan/accept_dad", "0").unwrap();
@@ -279,6 +282,71 @@ pub fn eventually<T: std::fmt::Debug>(mut look: impl FnMut() -> T, is_so: impl F
         }
         assert!(start.elapsed() < Duration::from_secs(10), "still {seen:?}");
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A process of its own that works on a host's networks, and says what it has done.
+pub struct Worker {
+    child: Child,
+}
+
+/// Tells a worker its folders, its work, the start of its names, and how often to do it.
+const WORK: &str = "JDOS_TEST_WORK";
+
+impl Worker {
+    /// Starts one: `lease` leases addresses, `attach` joins containers as well.
+    pub fn start(host: &Host, work: &str, prefix: &str, count: u32) -> Self {
+        let (data, run) = (host.layout.data().display(), host.layout.run().display());
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "network::tests::host::worker", "--nocapture", "--ignored"])
+            .env(WORK, format!("{data}|{run}|{work}|{prefix}|{count}"))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self { child }
+    }
+    /// What it has done when it is finished.
+    pub fn finish(mut self) -> Vec<(String, Ipv4Addr)> {
+        let done = self.said();
+        assert!(self.child.wait().unwrap().success());
+        done
+    }
+    /// Kills it; what it had said to be done.
+    pub fn kill(mut self) -> Vec<(String, Ipv4Addr)> {
+        self.child.kill().unwrap();
+        let done = self.said();
+        self.child.wait().unwrap();
+        done
+    }
+    fn said(&mut self) -> Vec<(String, Ipv4Addr)> {
+        let mut text = String::new();
+        self.child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+        // The last line may be cut short.
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        let said = whole.lines().filter_map(|line| line.strip_prefix("done ")?.split_once(' '));
+        said.map(|(identity, address)| (identity.to_owned(), address.parse().unwrap())).collect()
+    }
+}
+
+#[test]
+#[ignore = "other tests run it, as a process of its own"]
+fn worker() {
+    let work = std::env::var(WORK).unwrap();
+    let [data, run, work, prefix, count] = work.split('|').collect::<Vec<_>>().try_into().unwrap();
+    let networks = Networks::new(&Layout::open(data.as_ref(), Some(run.as_ref())).unwrap());
+    let network = "bridge".parse().unwrap();
+    println!();
+    for number in 0..count.parse().unwrap() {
+        let identity = format!("{prefix}{number}");
+        let lease = networks.lease(&network, &identity, None).unwrap();
+        if work == "attach" {
+            let (id, namespace) = (new_id(), Namespace::new());
+            networks.attach(&lease, &id, namespace.fd.as_fd()).unwrap();
+            let port = 1024 + u32::from(lease.ipv4) % 50_000;
+            networks.publish(&id, &lease, &PortMapping::parse_all(&format!("{port}:80")).unwrap()).unwrap();
+        }
+        println!("done {identity} {}", lease.ipv4);
     }
 }
 
