@@ -98,7 +98,7 @@ fn line(child: &mut Child) -> String {
 }
 
 fn is_running(machine: &Machine, name: &str) -> bool {
-    machine.ok(&["ps", "-q", "--filter", &format!("name={name}")]) != ""
+    !machine.ok(&["ps", "-q", "--filter", &format!("name={name}")]).is_empty()
 }
 
 #[test]
