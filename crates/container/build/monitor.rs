@@ -49,7 +49,7 @@ pub fn build() {
         .args(["--edition", "2024", "--crate-type", "bin", "--crate-name", "monitor", "--target", &target])
         .args(["-C", "panic=abort", "-C", "opt-level=s", "-C", "lto=fat", "-C", "codegen-units=1"])
         .args(["-C", "relocation-model=static", "-C", "strip=symbols", "-C", "force-unwind-tables=no"])
-        .args(["-C", "overflow-checks=off", "-D", "warnings"]);
+        .args(["-C", "overflow-checks=off"]);
     if let Ok(linker) = env::var("RUSTC_LINKER") {
         rustc.args(["-C", &format!("linker={linker}")]);
     }

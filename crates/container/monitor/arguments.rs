@@ -60,7 +60,7 @@ impl Arguments {
             oom: None,
             then: vector.clone(),
         };
-        while let Some(argument) = vector.next() {
+        for argument in vector.by_ref() {
             if argument == c"--" {
                 break;
             }

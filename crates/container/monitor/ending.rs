@@ -17,49 +17,64 @@ const RESERVED: [u8; 80] = [b' '; 80];
 
 /// The exit file. It is made, with its space, when the container starts, so that a full disk cannot keep us from telling
 /// how it ended.
-pub struct ExitFile<'a> {
+pub struct ExitFile {
     path: &'static CStr,
-    temporary: &'a CStr,
     file: Option<Fd>,
 }
 
-impl<'a> ExitFile<'a> {
-    /// `buffer` holds the path of the temporary file from now on.
-    pub fn reserve(path: &'static CStr, buffer: &'a mut [u8]) -> Self {
-        let suffix = c".tmp".to_bytes_with_nul();
-        let bytes = path.to_bytes();
-        if let Some(places) = buffer.get_mut(..bytes.len() + suffix.len()) {
-            places[..bytes.len()].copy_from_slice(bytes);
-            places[bytes.len()..].copy_from_slice(suffix);
-        }
-        let temporary = CStr::from_bytes_until_nul(buffer).unwrap_or_default();
-        let mut this = Self { path, temporary, file: None };
-        this.open();
-        this
-    }
-
-    fn open(&mut self) -> bool {
-        let flags = sys::O_WRONLY | sys::O_CREAT | sys::O_TRUNC;
-        let Ok(file) = sys::open(Fd::WORKING_DIRECTORY, self.temporary, flags, 0o644) else { return false };
-        self.file = Some(file);
-        sys::write_at(file, &RESERVED, 0) == Ok(RESERVED.len())
+impl ExitFile {
+    pub fn reserve(path: &'static CStr, buffer: &mut [u8]) -> Self {
+        let file = join(path, c".tmp", buffer).and_then(|path| make(path).ok());
+        sys::forget(buffer);
+        Self { path, file }
     }
 
     /// Writes the file and gives it its name. A file that does not fit on the disk is worth more than the oldest logs.
-    pub fn write(&mut self, text: &[u8], sync: bool, log: &mut Log) {
-        while !self.try_write(text, sync) && log.sacrifice() {}
+    pub fn write(&mut self, text: &[u8], sync: bool, log: &mut Log, buffer: &mut [u8]) {
+        let Some(temporary) = join(self.path, c".tmp", buffer) else { return };
+        let mut result = self.try_write(temporary, text, sync);
+        if result.is_err() {
+            // Anew: someone may have removed what was reserved.
+            result = self.try_write(temporary, text, sync);
+        }
+        while matches!(result, Err(Errno::NOSPC | Errno::DQUOT)) && log.sacrifice() {
+            result = self.try_write(temporary, text, sync);
+        }
     }
 
-    fn try_write(&mut self, text: &[u8], sync: bool) -> bool {
-        if self.file.is_none() && !self.open() {
-            return false;
-        }
-        let Some(file) = self.file.take() else { return false };
-        let written = sys::write_at(file, text, 0) == Ok(text.len()) && sys::truncate(file, text.len() as u64).is_ok();
-        let durable = !sync || sys::sync(file).is_ok();
+    fn try_write(&mut self, temporary: &CStr, text: &[u8], sync: bool) -> sys::Result<()> {
+        let file = self.file.take().map_or_else(|| make(temporary), Ok)?;
+        let result = fill(file, text, sync);
         sys::close(file);
-        written && durable && sys::rename(Fd::WORKING_DIRECTORY, self.temporary, self.path).is_ok()
+        result?;
+        sys::rename(Fd::WORKING_DIRECTORY, temporary, self.path)
     }
+}
+
+fn fill(file: Fd, text: &[u8], sync: bool) -> sys::Result<()> {
+    if sys::write_at(file, text, 0)? != text.len() {
+        return Err(Errno::NOSPC);
+    }
+    sys::truncate(file, text.len() as u64)?;
+    if sync { sys::sync(file) } else { Ok(()) }
+}
+
+/// Makes the file with all the space that it will need; without it if the disk is full.
+fn make(path: &CStr) -> sys::Result<Fd> {
+    let file = sys::open(Fd::WORKING_DIRECTORY, path, sys::O_WRONLY | sys::O_CREAT | sys::O_TRUNC, 0o644)?;
+    // Tried again with the text itself.
+    let _ = sys::write_at(file, &RESERVED, 0);
+    Ok(file)
+}
+
+/// A path with something after it, in a buffer that has room for every path (`PATH_MAX`).
+fn join<'a>(path: &CStr, suffix: &CStr, buffer: &'a mut [u8]) -> Option<&'a CStr> {
+    let (path, suffix) = (path.to_bytes(), suffix.to_bytes_with_nul());
+    let places = buffer.get_mut(..path.len() + suffix.len())?;
+    let (start, end) = places.split_at_mut_checked(path.len())?;
+    start.copy_from_slice(path);
+    end.copy_from_slice(suffix);
+    CStr::from_bytes_with_nul(places).ok()
 }
 
 /// The text of the exit file.
@@ -110,12 +125,7 @@ pub fn remove_cgroups(arguments: &Arguments, buffer: &mut [u8]) {
 
 /// Kills all that is in a control group, where the kernel can (cgroup v2, since 5.14).
 fn kill(path: &CStr, buffer: &mut [u8]) {
-    let suffix = c"/cgroup.kill".to_bytes_with_nul();
-    let bytes = path.to_bytes();
-    let Some(places) = buffer.get_mut(..bytes.len() + suffix.len()) else { return };
-    places[..bytes.len()].copy_from_slice(bytes);
-    places[bytes.len()..].copy_from_slice(suffix);
-    let Ok(path) = CStr::from_bytes_with_nul(places) else { return };
+    let Some(path) = join(path, c"/cgroup.kill", buffer) else { return };
     if let Ok(file) = sys::open(Fd::WORKING_DIRECTORY, path, sys::O_WRONLY, 0) {
         // Refused by a kernel without it; then the next tries show whether the group empties by itself.
         let _ = sys::write(file, b"1");

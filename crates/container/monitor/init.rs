@@ -47,8 +47,12 @@ impl Init {
     pub fn reap(&mut self) {
         loop {
             match sys::reap() {
-                Ok(Some((pid, status))) if pid == self.pid && !self.adopted => self.status = Some(status),
-                Ok(Some(_)) => {}
+                Ok(Some((pid, status))) => {
+                    // Once it has ended without us, its number may be another's.
+                    if pid == self.pid && self.ended.is_none() {
+                        self.status = Some(status);
+                    }
+                }
                 Ok(None) => return,
                 Err(error) => {
                     if error == Errno::CHILD && self.status.is_none() && !self.adopted {

@@ -1,24 +1,16 @@
-//! The log: records in `current`, older files `1`, `2`, …, at most `files` of at most `limit` bytes.
-//!
-//! A record is a header of 16 bytes (little-endian `u64` nanoseconds since 1970, `u32` length, `u8` stream, `u8` 0, `u16`
-//! magic) and `length` bytes.
+//! The log: `current`, and older files `1`, `2`, …, at most `files` of at most `limit` bytes.
 //!
 //! Nothing here waits or fails: what can not be written is dropped and counted, and the count becomes a record as soon as
 //! one can be written again.
 
 use crate::{
+    file::{DROPPED, LogFile},
     stage::{self, Stage},
-    sys::{self, Errno, Fd, Part, Result},
+    sys::{self, Errno, Fd, Result},
     text::Text,
 };
 use core::ffi::CStr;
 
-pub const OUT: u8 = 1;
-pub const ERR: u8 = 2;
-const DROPPED: u8 = 0;
-
-const HEADER: usize = 16;
-const MAGIC: u16 = 0x4a4c;
 /// A file with less room than this for another record's bytes is full.
 const LEAST_ROOM: u64 = 256;
 /// After a failure, output is dropped for this long without another try (nanoseconds): on a full disk a write can be
@@ -26,13 +18,17 @@ const LEAST_ROOM: u64 = 256;
 const RETRY: u64 = sys::SECOND;
 /// A pipe that holds this much when it is read is busy (bytes).
 const BUSY: usize = 32 << 10;
+/// A log that rotates again within this time (nanoseconds) recycles its oldest file.
+const FAST: u64 = sys::SECOND;
+
+const CURRENT: &CStr = c"current";
+/// Name of a file that is being recycled.
+const NEXT: &CStr = c"next";
 
 pub struct Log {
     path: &'static CStr,
     directory: Option<Fd>,
-    file: Option<Fd>,
-    /// Where the next record goes.
-    position: u64,
+    file: Option<LogFile>,
     limit: u64,
     files: u64,
     /// Bytes dropped in all, and those of them that no record tells yet.
@@ -40,11 +36,13 @@ pub struct Log {
     untold: u64,
     /// When to try again (monotonic nanoseconds), 0 when all is well.
     retry: u64,
+    /// When it was rotated (monotonic nanoseconds), 0 for never.
+    rotated: u64,
     /// Whether the file system can be spliced to.
     splices: bool,
     /// Pipes that have been enlarged, one bit a stream.
     enlarged: u8,
-    /// There once a pipe has been seen to be busy.
+    /// There once it has been of use.
     stage: Option<Stage>,
 }
 
@@ -54,12 +52,12 @@ impl Log {
             path,
             directory: None,
             file: None,
-            position: 0,
             limit,
             files,
             dropped: 0,
             untold: 0,
             retry: 0,
+            rotated: 0,
             splices: true,
             enlarged: 0,
             stage: None,
@@ -93,7 +91,7 @@ impl Log {
             stage.close();
         }
         if let Some(file) = self.file.take() {
-            sys::close(file);
+            file.close();
         }
     }
 
@@ -106,12 +104,13 @@ impl Log {
     /// Appends a chunk.
     pub fn append(&mut self, stream: u8, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            let taken = self.record(stream, bytes);
-            if taken == 0 {
-                self.drop(bytes.len());
+            let written = if self.ready() { self.write(stream, bytes) } else { 0 };
+            if written == 0 {
+                self.dropped += bytes.len() as u64;
+                self.untold += bytes.len() as u64;
                 return;
             }
-            bytes = bytes.get(taken..).unwrap_or_default();
+            bytes = bytes.get(written..).unwrap_or_default();
         }
     }
 
@@ -125,21 +124,17 @@ impl Log {
             self.enlarged |= stream;
             // Refused when this user's pipes hold too much already; then it stays as it is.
             let _ = sys::set_pipe_size(pipe, stage::BUSY_PIPE);
-            self.stage = self.stage.take().or_else(Stage::new);
         }
         let most = most.min(held);
         if most == 0 {
             return Ok(0);
         }
         if self.splices && self.ready() {
-            let stage = if most >= BUSY { self.stage.take() } else { None };
-            let moved = match &stage {
-                Some(stage) => self.splice_staged(stream, pipe, most, stage),
-                None => self.splice(stream, pipe, most),
-            };
-            self.stage = self.stage.take().or(stage);
-            if moved > 0 {
-                return Ok(moved);
+            match self.splice(stream, pipe, most) {
+                Ok(0) => {}
+                Ok(moved) => return Ok(moved),
+                Err(Errno::INVAL) => self.splices = false,
+                Err(_) => self.fail(),
             }
         }
         let most = most.min(scratch.len());
@@ -148,127 +143,35 @@ impl Log {
         Ok(count)
     }
 
-    /// One record straight from the pipe. The header comes first: a monitor that is killed leaves one that promises more
-    /// than there is, which the next one mends; what had not been taken is still in the pipe.
-    fn splice(&mut self, stream: u8, pipe: Fd, most: usize) -> usize {
-        let Some(file) = self.file else { return 0 };
-        let length = most.min(self.room() as usize);
-        if sys::write_at(file, &header(stream, length), self.position) != Ok(HEADER) {
-            self.cut();
-            self.fail();
-            return 0;
+    /// One record from a pipe; gives its length, 0 when another way must be taken.
+    fn splice(&mut self, stream: u8, pipe: Fd, most: usize) -> Result<usize> {
+        let Some(file) = &mut self.file else { return Ok(0) };
+        if most < BUSY && !file.is_recycled() {
+            return file.splice(stream, pipe, most);
         }
-        let moved = self.pour(file, pipe, length);
-        if moved > 0 && moved < length {
-            self.head(file, stream, moved);
+        if self.stage.is_none() {
+            self.stage = Stage::new();
         }
-        self.advance(moved)
+        match &self.stage {
+            Some(stage) => file.splice_staged(stream, pipe, most, stage),
+            None if file.is_recycled() => Ok(0),
+            None => file.splice(stream, pipe, most),
+        }
     }
 
-    /// One record by way of the stage. The header comes last: until then the pipe still holds the bytes, so the next
-    /// monitor is to cut off what this one leaves when it is killed.
-    fn splice_staged(&mut self, stream: u8, pipe: Fd, most: usize, stage: &Stage) -> usize {
-        let Some(file) = self.file else { return 0 };
-        let length = stage.fill(pipe, self.aligned(most.min(self.room() as usize).min(stage::MOST)));
-        let mut moved = self.pour(file, stage.out, length);
-        if moved > 0 && !self.head(file, stream, moved) {
-            moved = 0;
-        }
-        let clean = stage.discard(stage.out, length - moved) & stage.discard(pipe, moved);
-        // Without a way to throw bytes away, the direct way is left.
-        self.splices &= clean;
-        self.advance(moved)
-    }
-
-    /// A length of at most `most` that lets the record end on a boundary, if it reaches one: the page cache takes larger
-    /// pages for writes that start on boundaries.
-    fn aligned(&self, most: usize) -> usize {
-        const BOUNDARY: u64 = 128 << 10;
-        let start = self.position + HEADER as u64;
-        let end = (start + most as u64) / BOUNDARY * BOUNDARY;
-        if end > start { (end - start) as usize } else { most }
-    }
-
-    /// Splices bytes to where the next record's bytes go; gives how many.
-    fn pour(&mut self, file: Fd, pipe: Fd, length: usize) -> usize {
-        let start = self.position + HEADER as u64;
-        let mut moved = 0;
-        while moved < length {
-            match sys::splice_at(pipe, file, start + moved as u64, length - moved) {
-                Ok(count) if count > 0 => moved += count,
-                // This file system cannot be spliced to.
-                Err(Errno::INVAL) if moved == 0 => {
-                    self.splices = false;
-                    break;
-                }
-                _ => {
-                    self.fail();
-                    break;
-                }
+    /// One record; gives its length, 0 when it cannot be written.
+    fn write(&mut self, stream: u8, bytes: &[u8]) -> usize {
+        match self.file.as_mut().map(|file| file.append(stream, bytes)) {
+            Some(Ok(written)) => written,
+            _ => {
+                self.fail();
+                0
             }
-        }
-        moved
-    }
-
-    /// Writes the header of the record at the current position; whether that succeeded.
-    fn head(&mut self, file: Fd, stream: u8, length: usize) -> bool {
-        let written = sys::write_at(file, &header(stream, length), self.position) == Ok(HEADER);
-        if !written {
-            self.fail();
-        }
-        written
-    }
-
-    /// Goes on to the next record, or takes back one of which no byte was written.
-    fn advance(&mut self, moved: usize) -> usize {
-        if moved == 0 {
-            self.cut();
-        } else {
-            self.position += (HEADER + moved) as u64;
-        }
-        moved
-    }
-
-    /// Writes one record of as many of the bytes as the file has room for; gives how many, 0 when it cannot be written.
-    fn record(&mut self, stream: u8, bytes: &[u8]) -> usize {
-        if !self.ready() {
-            return 0;
-        }
-        let Some(file) = self.file else { return 0 };
-        let length = bytes.len().min(self.room() as usize);
-        let bytes = bytes.get(..length).unwrap_or_default();
-        let header = header(stream, length);
-        let written = sys::write_parts_at(file, &[Part::from(&header), Part::from(bytes)], self.position).unwrap_or(0);
-        let moved = written.saturating_sub(HEADER);
-        if moved < length {
-            self.fail();
-            if moved > 0 && !self.head(file, stream, moved) {
-                return self.advance(0);
-            }
-        }
-        self.advance(moved)
-    }
-
-    /// Cuts off what a failed write may have left.
-    fn cut(&mut self) {
-        if let Some(file) = self.file {
-            // Making a file shorter needs no space; were it to fail, the next record is written over the rest.
-            let _ = sys::truncate(file, self.position);
         }
     }
 
     fn fail(&mut self) {
         self.retry = sys::monotonic() + RETRY;
-    }
-
-    fn drop(&mut self, bytes: usize) {
-        self.dropped += bytes as u64;
-        self.untold += bytes as u64;
-    }
-
-    /// How many bytes the next record may hold.
-    fn room(&self) -> u64 {
-        self.limit.saturating_sub(self.position + HEADER as u64)
     }
 
     /// Whether a record can be written now: opens, rotates, and tells what was dropped.
@@ -279,29 +182,23 @@ impl Log {
             }
             self.retry = 0;
         }
-        if (self.file.is_none() && !self.open()) || (self.room() < LEAST_ROOM && !self.rotate()) || !self.told() {
-            self.fail();
-            return false;
+        let ready = self.file.is_some() || self.open();
+        if ready && (self.has_room() || self.rotate()) && self.told() {
+            return true;
         }
-        true
+        self.fail();
+        false
+    }
+
+    fn has_room(&self) -> bool {
+        self.file.as_ref().is_some_and(|file| file.room() >= LEAST_ROOM)
     }
 
     fn told(&mut self) -> bool {
-        let Some(file) = self.file else { return false };
-        if self.untold == 0 {
-            return true;
+        if self.untold > 0 && self.write(DROPPED, &self.untold.to_le_bytes()) > 0 {
+            self.untold = 0;
         }
-        let mut record = [0; HEADER + 8];
-        let (head, count) = record.split_at_mut(HEADER);
-        head.copy_from_slice(&header(DROPPED, count.len()));
-        count.copy_from_slice(&self.untold.to_le_bytes());
-        if sys::write_at(file, &record, self.position) != Ok(record.len()) {
-            self.cut();
-            return false;
-        }
-        self.position += record.len() as u64;
-        self.untold = 0;
-        true
+        self.untold == 0
     }
 
     fn open(&mut self) -> bool {
@@ -309,88 +206,60 @@ impl Log {
             self.directory = sys::open(Fd::WORKING_DIRECTORY, self.path, sys::O_RDONLY, 0).ok();
         }
         let Some(directory) = self.directory else { return false };
+        // What a killed predecessor was about to recycle.
+        let _ = sys::unlink(directory, NEXT);
         let Ok(file) = sys::open(directory, CURRENT, sys::O_RDWR | sys::O_CREAT, 0o640) else { return false };
-        self.file = Some(file);
-        self.position = end(file);
+        self.file = Some(LogFile::open(file, self.limit));
         true
     }
 
+    /// Begins a new file. What does not exist among the old ones is a gap that a killed predecessor left, and harmless.
     fn rotate(&mut self) -> bool {
         let Some(directory) = self.directory else { return false };
         if let Some(file) = self.file.take() {
-            sys::close(file);
+            file.close();
         }
-        // The oldest is removed first: renaming over a file makes ext4 write the new one to disk at once (auto_da_alloc),
-        // while a log that rotates fast need never get there. What does not exist is a gap that a killed predecessor
-        // left, and harmless.
-        let oldest = name(self.files - 1);
-        let _ = sys::unlink(directory, if self.files == 1 { CURRENT } else { oldest.c_str() });
+        let now = sys::monotonic();
+        let fast = self.rotated != 0 && now < self.rotated + FAST;
+        self.rotated = now;
+        let number = name(self.files - 1);
+        let oldest = if self.files == 1 { CURRENT } else { number.c_str() };
+        let recycled = if fast { self.recycle(directory, oldest) } else { None };
+        if recycled.is_none() {
+            // Before the others are renamed: renaming over a file makes ext4 write the new one to disk at once
+            // (auto_da_alloc), while a log that rotates fast need never get there.
+            let _ = sys::unlink(directory, oldest);
+        }
         for number in (1..self.files.saturating_sub(1)).rev() {
             let _ = sys::rename(directory, name(number).c_str(), name(number + 1).c_str());
         }
         if self.files > 1 {
             let _ = sys::rename(directory, CURRENT, name(1).c_str());
         }
-        // If that failed we get the full file again, and have no room.
-        self.open() && self.room() >= LEAST_ROOM
+        match recycled {
+            Some(file) if sys::rename(directory, NEXT, CURRENT).is_ok() => self.file = Some(file),
+            Some(file) => file.close(),
+            None => {}
+        }
+        // If the current one could not be renamed we get the full file again, and have no room.
+        (self.file.is_some() || self.open()) && self.has_room()
+    }
+
+    /// Takes the oldest file out of the log, to begin it again.
+    fn recycle(&self, directory: Fd, oldest: &CStr) -> Option<LogFile> {
+        let file = sys::open(directory, oldest, sys::O_RDWR, 0).ok()?;
+        if sys::rename(directory, oldest, NEXT).is_ok()
+            && let Some(file) = LogFile::recycle(file, self.limit)
+        {
+            return Some(file);
+        }
+        sys::close(file);
+        None
     }
 }
-
-const CURRENT: &CStr = c"current";
 
 fn name(number: u64) -> Text<24> {
     let mut name = Text::new();
     name.push_number(number);
     name
-}
-
-fn header(stream: u8, length: usize) -> [u8; HEADER] {
-    let mut header = [0; HEADER];
-    header[..8].copy_from_slice(&sys::realtime().to_le_bytes());
-    header[8..12].copy_from_slice(&(length as u32).to_le_bytes());
-    header[12] = stream;
-    header[14..].copy_from_slice(&MAGIC.to_le_bytes());
-    header
-}
-
-/// Length and stream of the record with this header, `None` when it is none.
-fn parse(header: &[u8]) -> Option<(u64, u8)> {
-    let (time, rest) = header.split_first_chunk::<8>()?;
-    let (length, rest) = rest.split_first_chunk::<4>()?;
-    let &[stream, flags, low, high, ..] = rest else { return None };
-    let length = u32::from_le_bytes(*length);
-    let sound =
-        *time != [0; 8] && length > 0 && stream <= ERR && flags == 0 && u16::from_le_bytes([low, high]) == MAGIC;
-    sound.then_some((u64::from(length), stream))
-}
-
-/// Where the last whole record ends. A killed predecessor, or a power cut, may have left a part of one after it: if its
-/// header is sound the record is made as short as its bytes are, otherwise the rest is cut off.
-fn end(file: Fd) -> u64 {
-    let size = sys::size(file).unwrap_or(0);
-    let mut position = 0;
-    let mut window = [0u8; 1024];
-    let (mut start, mut filled) = (0, 0);
-    while position < size {
-        if position < start || position + HEADER as u64 > start + filled {
-            start = position;
-            filled = sys::read_at(file, &mut window, start).unwrap_or(0) as u64;
-        }
-        let offset = (position - start) as usize;
-        let Some((length, stream)) = window.get(offset..filled as usize).and_then(parse) else { break };
-        let next = position + HEADER as u64 + length;
-        if next > size {
-            let rest = size - position - HEADER as u64;
-            let shorter = header(stream, rest as usize);
-            let mended = rest > 0 && stream != DROPPED && sys::write_at(file, &shorter, position) == Ok(HEADER);
-            position = if mended { size } else { position };
-            break;
-        }
-        position = next;
-    }
-    if position < size {
-        // Were it to fail, the next record is written over the rest.
-        let _ = sys::truncate(file, position);
-    }
-    position
 }

@@ -12,6 +12,7 @@
 mod arguments;
 mod clients;
 mod ending;
+mod file;
 mod init;
 mod input;
 mod log;
@@ -23,7 +24,7 @@ mod watch;
 
 use arguments::{Arguments, Wrong};
 use core::{cell::UnsafeCell, panic::PanicInfo};
-use watch::{Buffers, CHUNK, Monitor};
+use watch::{Buffers, INPUT_CHUNK, Monitor, OUTPUT_CHUNK};
 
 /// Wrong arguments (`EX_USAGE` of sysexits).
 const USAGE: usize = 64;
@@ -32,22 +33,13 @@ const NOT_EXECUTED: usize = 71;
 /// A bug (as a Rust program ends after a panic).
 const PANIC: usize = 101;
 
-/// Longest path (`PATH_MAX`).
-const PATH: usize = 4096;
-
-struct Memory {
-    buffers: UnsafeCell<Buffers>,
-    path: UnsafeCell<[u8; PATH]>,
-}
+struct Memory(UnsafeCell<Buffers>);
 
 // SAFETY: there is one thread.
 unsafe impl Sync for Memory {}
 
 // In `.bss`, not on the stack: pages that nothing has been written to do not exist.
-static MEMORY: Memory = Memory {
-    buffers: UnsafeCell::new(Buffers { output: [0; CHUNK], input: [0; CHUNK] }),
-    path: UnsafeCell::new([0; PATH]),
-};
+static MEMORY: Memory = Memory(UnsafeCell::new(Buffers { output: [0; OUTPUT_CHUNK], input: [0; INPUT_CHUNK] }));
 
 /// Called once by the entry code, with the stack pointer as it was.
 extern "C" fn start(stack: *const usize) -> ! {
@@ -63,10 +55,9 @@ extern "C" fn start(stack: *const usize) -> ! {
             sys::exit(USAGE)
         }
     };
-    // SAFETY: `start` is entered once, so these are the only references to the two buffers.
-    let (buffers, path) = unsafe { (&mut *MEMORY.buffers.get(), &mut *MEMORY.path.get()) };
-    let mut exit_file = ending::ExitFile::reserve(arguments.exit, path);
-    Monitor::new(&arguments, buffers).run(&mut exit_file);
+    // SAFETY: `start` is entered once, so this is the only reference to the buffers.
+    let buffers = unsafe { &mut *MEMORY.0.get() };
+    Monitor::new(&arguments, buffers).run();
     let Some(_) = arguments.then.clone().next() else { sys::exit(0) };
     sys::unblock_signals();
     sys::execute(arguments.then.clone(), c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");

@@ -76,6 +76,9 @@ impl Errno {
     pub const NOMEM: Self = Self(12);
     pub const BUSY: Self = Self(16);
     pub const INVAL: Self = Self(22);
+    pub const NOSPC: Self = Self(28);
+    pub const DQUOT: Self = Self(122);
+    pub const CONNRESET: Self = Self(104);
     pub const NOBUFS: Self = Self(105);
 }
 
@@ -84,6 +87,9 @@ pub type Result<T> = core::result::Result<T, Errno>;
 /// The largest error number (`MAX_ERRNO` of the kernel); results from `-MAX_ERRNO` to -1 are errors.
 const MAX_ERRNO: isize = 4095;
 
+/// Pointers are passed as numbers, and must be exposed (`expose_provenance`): else the compiler may think that nobody can
+/// reach what they point to, and leave out writing it.
+///
 /// # Safety
 /// Pointers among the arguments must be valid for what the call does with them.
 #[cfg(target_arch = "x86_64")]
@@ -120,7 +126,9 @@ const O_CLOEXEC: usize = 0o2_000_000;
 
 pub fn open(directory: Fd, path: &CStr, flags: usize, mode: usize) -> Result<Fd> {
     // SAFETY: the path is a string that ends with NUL.
-    let fd = unsafe { call(number::OPENAT, [directory.raw(), path.as_ptr().addr(), flags | O_CLOEXEC, mode, 0, 0]) }?;
+    let fd = unsafe {
+        call(number::OPENAT, [directory.raw(), path.as_ptr().expose_provenance(), flags | O_CLOEXEC, mode, 0, 0])
+    }?;
     Ok(Fd(fd as i32))
 }
 
@@ -131,22 +139,26 @@ pub fn close(fd: Fd) {
 
 pub fn read(fd: Fd, buffer: &mut [u8]) -> Result<usize> {
     // SAFETY: the kernel writes at most `len` bytes into a buffer that is ours alone.
-    unsafe { call(number::READ, [fd.raw(), buffer.as_mut_ptr().addr(), buffer.len(), 0, 0, 0]) }
+    unsafe { call(number::READ, [fd.raw(), buffer.as_mut_ptr().expose_provenance(), buffer.len(), 0, 0, 0]) }
 }
 
 pub fn read_at(fd: Fd, buffer: &mut [u8], offset: u64) -> Result<usize> {
     // SAFETY: as for `read`.
-    unsafe { call(number::PREAD64, [fd.raw(), buffer.as_mut_ptr().addr(), buffer.len(), offset as usize, 0, 0]) }
+    unsafe {
+        call(number::PREAD64, [fd.raw(), buffer.as_mut_ptr().expose_provenance(), buffer.len(), offset as usize, 0, 0])
+    }
 }
 
 pub fn write(fd: Fd, bytes: &[u8]) -> Result<usize> {
     // SAFETY: the kernel reads `len` bytes.
-    unsafe { call(number::WRITE, [fd.raw(), bytes.as_ptr().addr(), bytes.len(), 0, 0, 0]) }
+    unsafe { call(number::WRITE, [fd.raw(), bytes.as_ptr().expose_provenance(), bytes.len(), 0, 0, 0]) }
 }
 
 pub fn write_at(fd: Fd, bytes: &[u8], offset: u64) -> Result<usize> {
     // SAFETY: the kernel reads `len` bytes.
-    unsafe { call(number::PWRITE64, [fd.raw(), bytes.as_ptr().addr(), bytes.len(), offset as usize, 0, 0]) }
+    unsafe {
+        call(number::PWRITE64, [fd.raw(), bytes.as_ptr().expose_provenance(), bytes.len(), offset as usize, 0, 0])
+    }
 }
 
 /// One part of a scattered read or write (`struct iovec`); the lifetime is that of the memory.
@@ -168,14 +180,19 @@ impl<'a> Part<'a> {
 
 pub fn write_parts_at(fd: Fd, parts: &[Part<'_>], offset: u64) -> Result<usize> {
     // SAFETY: each part is valid for reading as long as it lives. The high half of the offset counts on 32-bit only.
-    unsafe { call(number::PWRITEV, [fd.raw(), parts.as_ptr().addr(), parts.len(), offset as usize, 0, 0]) }
+    unsafe { call(number::PWRITEV, [fd.raw(), parts.as_ptr().expose_provenance(), parts.len(), offset as usize, 0, 0]) }
 }
 
-/// Moves up to `most` bytes from a pipe into a file at an offset.
+/// Moves up to `most` bytes from a pipe into a file at an offset, without waiting for the pipe.
 pub fn splice_at(pipe: Fd, file: Fd, offset: u64, most: usize) -> Result<usize> {
     let mut offset = offset as i64;
     // SAFETY: the kernel reads and writes the offset, which outlives the call.
-    unsafe { call(number::SPLICE, [pipe.raw(), 0, file.raw(), ptr::from_mut(&mut offset).addr(), most, 0]) }
+    unsafe {
+        call(
+            number::SPLICE,
+            [pipe.raw(), 0, file.raw(), ptr::from_mut(&mut offset).expose_provenance(), most, SPLICE_F_NONBLOCK],
+        )
+    }
 }
 
 const SPLICE_F_NONBLOCK: usize = 2;
@@ -196,7 +213,7 @@ pub fn tee(from: Fd, to: Fd, most: usize) -> Result<usize> {
 pub fn pipe() -> Result<(Fd, Fd)> {
     let mut ends = [Fd(-1); 2];
     // SAFETY: the kernel writes two numbers.
-    unsafe { call(number::PIPE2, [ends.as_mut_ptr().addr(), O_CLOEXEC | O_NONBLOCK, 0, 0, 0, 0]) }?;
+    unsafe { call(number::PIPE2, [ends.as_mut_ptr().expose_provenance(), O_CLOEXEC | O_NONBLOCK, 0, 0, 0, 0]) }?;
     Ok((ends[0], ends[1]))
 }
 
@@ -222,7 +239,7 @@ pub fn pending(pipe: Fd) -> Result<usize> {
     const FIONREAD: usize = 0x541b;
     let mut count = 0i32;
     // SAFETY: the kernel writes one int.
-    unsafe { call(number::IOCTL, [pipe.raw(), FIONREAD, ptr::from_mut(&mut count).addr(), 0, 0, 0]) }?;
+    unsafe { call(number::IOCTL, [pipe.raw(), FIONREAD, ptr::from_mut(&mut count).expose_provenance(), 0, 0, 0]) }?;
     Ok(usize::try_from(count).unwrap_or(0))
 }
 
@@ -231,7 +248,7 @@ pub fn set_window_size(terminal: Fd, rows: u16, columns: u16) -> Result<()> {
     const TIOCSWINSZ: usize = 0x5414;
     let size = [rows, columns, 0, 0];
     // SAFETY: the kernel reads a `struct winsize`, four shorts.
-    unsafe { call(number::IOCTL, [terminal.raw(), TIOCSWINSZ, size.as_ptr().addr(), 0, 0, 0]) }.map(drop)
+    unsafe { call(number::IOCTL, [terminal.raw(), TIOCSWINSZ, size.as_ptr().expose_provenance(), 0, 0, 0]) }.map(drop)
 }
 
 /// Wait status of a process that has been reaped by its parent, `None` when the kernel cannot tell (it is older than
@@ -248,7 +265,10 @@ pub fn exit_status(pidfd: Fd) -> Option<i32> {
     }
     let mut info = Info { mask: PIDFD_INFO_EXIT, cgroup: 0, ids: [0; 11], exit_code: 0 };
     // SAFETY: the kernel reads and writes as many bytes as the request's number says, which is the size of `Info`.
-    unsafe { call(number::IOCTL, [pidfd.raw(), PIDFD_GET_INFO, ptr::from_mut(&mut info).addr(), 0, 0, 0]) }.ok()?;
+    unsafe {
+        call(number::IOCTL, [pidfd.raw(), PIDFD_GET_INFO, ptr::from_mut(&mut info).expose_provenance(), 0, 0, 0])
+    }
+    .ok()?;
     (info.mask & PIDFD_INFO_EXIT != 0).then_some(info.exit_code)
 }
 
@@ -284,21 +304,33 @@ pub fn sync(file: Fd) -> Result<()> {
 pub fn rename(directory: Fd, from: &CStr, to: &CStr) -> Result<()> {
     // SAFETY: both paths end with NUL.
     unsafe {
-        call(number::RENAMEAT2, [directory.raw(), from.as_ptr().addr(), directory.raw(), to.as_ptr().addr(), 0, 0])
+        call(
+            number::RENAMEAT2,
+            [
+                directory.raw(),
+                from.as_ptr().expose_provenance(),
+                directory.raw(),
+                to.as_ptr().expose_provenance(),
+                0,
+                0,
+            ],
+        )
     }
     .map(drop)
 }
 
 pub fn unlink(directory: Fd, path: &CStr) -> Result<()> {
     // SAFETY: the path ends with NUL.
-    unsafe { call(number::UNLINKAT, [directory.raw(), path.as_ptr().addr(), 0, 0, 0, 0]) }.map(drop)
+    unsafe { call(number::UNLINKAT, [directory.raw(), path.as_ptr().expose_provenance(), 0, 0, 0, 0]) }.map(drop)
 }
 
 pub fn remove_directory(path: &CStr) -> Result<()> {
     const AT_REMOVEDIR: usize = 0x200;
     // SAFETY: the path ends with NUL.
-    unsafe { call(number::UNLINKAT, [Fd::WORKING_DIRECTORY.raw(), path.as_ptr().addr(), AT_REMOVEDIR, 0, 0, 0]) }
-        .map(drop)
+    unsafe {
+        call(number::UNLINKAT, [Fd::WORKING_DIRECTORY.raw(), path.as_ptr().expose_provenance(), AT_REMOVEDIR, 0, 0, 0])
+    }
+    .map(drop)
 }
 
 /// `struct msghdr` without name and control data.
@@ -318,7 +350,7 @@ impl Message {
         Self {
             name: 0,
             name_length: 0,
-            parts: parts.as_ptr().addr(),
+            parts: parts.as_ptr().expose_provenance(),
             part_count: parts.len(),
             control: 0,
             control_length: 0,
@@ -336,7 +368,10 @@ pub fn send(socket: Fd, parts: &[Part<'_>]) -> Result<usize> {
     let message = Message::of(parts);
     // SAFETY: the message names parts that outlive the call and that the kernel only reads.
     unsafe {
-        call(number::SENDMSG, [socket.raw(), ptr::from_ref(&message).addr(), MSG_DONTWAIT | MSG_NOSIGNAL, 0, 0, 0])
+        call(
+            number::SENDMSG,
+            [socket.raw(), ptr::from_ref(&message).expose_provenance(), MSG_DONTWAIT | MSG_NOSIGNAL, 0, 0, 0],
+        )
     }
 }
 
@@ -344,8 +379,9 @@ pub fn send(socket: Fd, parts: &[Part<'_>]) -> Result<usize> {
 pub fn receive(socket: Fd, parts: &mut [Part<'_>]) -> Result<usize> {
     let mut message = Message::of(parts);
     // SAFETY: the message names parts that outlive the call and are ours alone (`Part::into`).
-    let count =
-        unsafe { call(number::RECVMSG, [socket.raw(), ptr::from_mut(&mut message).addr(), MSG_DONTWAIT, 0, 0, 0]) }?;
+    let count = unsafe {
+        call(number::RECVMSG, [socket.raw(), ptr::from_mut(&mut message).expose_provenance(), MSG_DONTWAIT, 0, 0, 0])
+    }?;
     if message.flags & MSG_TRUNC != 0 { Err(Errno::INVAL) } else { Ok(count) }
 }
 
@@ -359,7 +395,7 @@ pub fn set_send_buffer(socket: Fd, size: i32) {
         let result = unsafe {
             call(
                 number::SETSOCKOPT,
-                [socket.raw(), SOL_SOCKET, option, ptr::from_ref(&size).addr(), size_of::<i32>(), 0],
+                [socket.raw(), SOL_SOCKET, option, ptr::from_ref(&size).expose_provenance(), size_of::<i32>(), 0],
             )
         };
         if result.is_ok() {
@@ -398,9 +434,9 @@ impl Watch {
 /// Waits until a watch has seen something or the time has passed (nanoseconds; `None`: for ever).
 pub fn poll(watches: &mut [Watch], timeout: Option<u64>) -> Result<usize> {
     let timeout = timeout.map(|nanos| [nanos / SECOND, nanos % SECOND]);
-    let timeout = timeout.as_ref().map_or(0, |timeout| timeout.as_ptr().addr());
+    let timeout = timeout.as_ref().map_or(0, |timeout| timeout.as_ptr().expose_provenance());
     // SAFETY: the kernel writes `seen` of each entry, and reads (and may write) the `struct timespec`, which is a copy.
-    unsafe { call(number::PPOLL, [watches.as_mut_ptr().addr(), watches.len(), timeout, 0, 0, 0]) }
+    unsafe { call(number::PPOLL, [watches.as_mut_ptr().expose_provenance(), watches.len(), timeout, 0, 0, 0]) }
 }
 
 /// Nanoseconds in a second.
@@ -424,7 +460,7 @@ pub fn monotonic() -> u64 {
 fn clock(id: usize) -> u64 {
     let mut time = [0u64; 2];
     // SAFETY: the kernel writes a `struct timespec`, two longs. It does not fail for these clocks.
-    let _ = unsafe { call(number::CLOCK_GETTIME, [id, time.as_mut_ptr().addr(), 0, 0, 0, 0]) };
+    let _ = unsafe { call(number::CLOCK_GETTIME, [id, time.as_mut_ptr().expose_provenance(), 0, 0, 0, 0]) };
     time[0].wrapping_mul(SECOND).wrapping_add(time[1])
 }
 
@@ -436,13 +472,16 @@ pub fn block_signals() -> Result<Fd> {
     let all = u64::MAX;
     let default = [0usize; 4];
     // SAFETY: the kernel reads one 64-bit set.
-    unsafe { call(number::RT_SIGPROCMASK, [SIG_SETMASK, ptr::from_ref(&all).addr(), 0, BYTES, 0, 0]) }?;
+    unsafe { call(number::RT_SIGPROCMASK, [SIG_SETMASK, ptr::from_ref(&all).expose_provenance(), 0, BYTES, 0, 0]) }?;
     // An inherited SIG_IGN for SIGCHLD would have the kernel throw exit statuses away.
     // SAFETY: the kernel reads a `struct sigaction` that says SIG_DFL.
-    unsafe { call(number::RT_SIGACTION, [SIGCHLD, default.as_ptr().addr(), 0, BYTES, 0, 0]) }?;
+    unsafe { call(number::RT_SIGACTION, [SIGCHLD, default.as_ptr().expose_provenance(), 0, BYTES, 0, 0]) }?;
     // SAFETY: the kernel reads one 64-bit set.
     let fd = unsafe {
-        call(number::SIGNALFD4, [usize::MAX, ptr::from_ref(&all).addr(), BYTES, O_CLOEXEC | O_NONBLOCK, 0, 0])
+        call(
+            number::SIGNALFD4,
+            [usize::MAX, ptr::from_ref(&all).expose_provenance(), BYTES, O_CLOEXEC | O_NONBLOCK, 0, 0],
+        )
     }?;
     Ok(Fd(fd as i32))
 }
@@ -452,7 +491,8 @@ pub fn unblock_signals() {
     const SIG_SETMASK: usize = 2;
     let none = 0u64;
     // SAFETY: the kernel reads one 64-bit set; with valid arguments the call does not fail.
-    let _ = unsafe { call(number::RT_SIGPROCMASK, [SIG_SETMASK, ptr::from_ref(&none).addr(), 0, 8, 0, 0]) };
+    let _ =
+        unsafe { call(number::RT_SIGPROCMASK, [SIG_SETMASK, ptr::from_ref(&none).expose_provenance(), 0, 8, 0, 0]) };
 }
 
 /// Reaps one child that has ended: its process id and wait status; `None` when none has.
@@ -461,7 +501,9 @@ pub fn reap() -> Result<Option<(i32, i32)>> {
     const WALL: usize = 0x4000_0000; // whatever signal the child was to send at its end
     let mut status = 0i32;
     // SAFETY: the kernel writes one int.
-    let pid = unsafe { call(number::WAIT4, [usize::MAX, ptr::from_mut(&mut status).addr(), WNOHANG | WALL, 0, 0, 0]) }?;
+    let pid = unsafe {
+        call(number::WAIT4, [usize::MAX, ptr::from_mut(&mut status).expose_provenance(), WNOHANG | WALL, 0, 0, 0])
+    }?;
     Ok((pid != 0).then_some((pid as i32, status)))
 }
 
@@ -470,7 +512,8 @@ pub fn forget(pages: &mut [u8]) {
     const MADV_DONTNEED: usize = 4;
     // SAFETY: only pages of this buffer are touched (the kernel refuses a start that is not on a page boundary), and its
     // content may become zeros since it is borrowed mutably. A refusal costs memory, nothing else.
-    let _ = unsafe { call(number::MADVISE, [pages.as_mut_ptr().addr(), pages.len(), MADV_DONTNEED, 0, 0, 0]) };
+    let _ =
+        unsafe { call(number::MADVISE, [pages.as_mut_ptr().expose_provenance(), pages.len(), MADV_DONTNEED, 0, 0, 0]) };
 }
 
 /// What is left of the argument vector of this process.
@@ -507,7 +550,17 @@ pub fn execute(arguments: Vector, variable: &CStr) {
     let environment = [variable.as_ptr(), ptr::null()];
     // SAFETY: the vector and the environment are arrays of strings that end with NULL.
     let _ = unsafe {
-        call(number::EXECVE, [program.as_ptr().addr(), arguments.0.addr(), environment.as_ptr().addr(), 0, 0, 0])
+        call(
+            number::EXECVE,
+            [
+                program.as_ptr().expose_provenance(),
+                arguments.0.expose_provenance(),
+                environment.as_ptr().expose_provenance(),
+                0,
+                0,
+                0,
+            ],
+        )
     };
 }
 

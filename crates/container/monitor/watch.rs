@@ -4,14 +4,18 @@ use crate::{
     arguments::Arguments,
     clients::{self, Clients},
     ending::{self, ExitFile},
+    file,
     init::Init,
     input::Input,
-    log::{self, Log},
+    log::Log,
     sys::{self, Errno, Fd, Watch},
 };
 
-/// Most bytes of output or input in one packet, and in one read when a client is attached.
-pub const CHUNK: usize = 16 << 10;
+/// Most bytes of output in one packet, and in one read when a client is attached. Half of what a packet may hold: memory
+/// counts for more than the calls it would save.
+pub const OUTPUT_CHUNK: usize = 8 << 10;
+/// Most bytes of input in one packet.
+pub const INPUT_CHUNK: usize = 16 << 10;
 /// How long something that cannot be waited for is left alone (nanoseconds).
 const PAUSE: u64 = sys::SECOND / 5;
 /// Most that is taken from a terminal after the container has ended (bytes); a pipe tells how much it holds.
@@ -22,13 +26,13 @@ const INPUT: u8 = 0;
 const RESIZE: u8 = 4;
 const END_OF_INPUT: u8 = 5;
 
-const STREAMS: [u8; 2] = [log::OUT, log::ERR];
+const STREAMS: [u8; 2] = [file::OUT, file::ERR];
 
-/// Two pages-aligned buffers. They are in memory only while someone is attached.
+/// Two buffers of whole pages. They are in memory only while someone is attached, see [`sys::forget`].
 #[repr(C, align(4096))]
 pub struct Buffers {
-    pub output: [u8; CHUNK],
-    pub input: [u8; CHUNK],
+    pub output: [u8; OUTPUT_CHUNK],
+    pub input: [u8; INPUT_CHUNK],
 }
 
 pub struct Monitor<'a> {
@@ -58,7 +62,7 @@ const WATCHES: usize = CLIENTS + clients::MOST;
 impl<'a> Monitor<'a> {
     pub fn new(arguments: &'a Arguments, buffers: &'a mut Buffers) -> Self {
         let signals = sys::block_signals().ok();
-        for fd in [arguments.out, arguments.err, arguments.input].into_iter().flatten() {
+        for fd in [arguments.out, arguments.err, arguments.input, arguments.listen].into_iter().flatten() {
             // Fails only for what is not an open file, and then every later call says so too.
             let _ = sys::set_nonblocking(fd);
         }
@@ -82,14 +86,15 @@ impl<'a> Monitor<'a> {
     }
 
     /// Returns when the container has ended and all is done but the last program.
-    pub fn run(&mut self, exit_file: &mut ExitFile) {
+    pub fn run(&mut self) {
+        let mut exit_file = ExitFile::reserve(self.arguments.exit, self.buffer);
         self.init.reap();
         while self.init.status().is_none() {
             self.turn();
         }
         let time = sys::realtime();
         self.drain();
-        self.end(time, exit_file);
+        self.end(time, &mut exit_file);
     }
 
     fn turn(&mut self) {
@@ -186,8 +191,9 @@ impl<'a> Monitor<'a> {
             (Ok(length), INPUT) => self.input.take(length - 1),
             (Ok(5), RESIZE) => self.resize(),
             (Ok(_), END_OF_INPUT) => self.input.finish(),
-            // A packet of a kind that a later version may know.
-            (Ok(_), _) | (Err(Errno::AGAIN), _) => {}
+            // A packet of a kind that a later version may know; or a client that left without having read all, of which
+            // we are told first, and get what it sent next.
+            (Ok(_), _) | (Err(Errno::AGAIN | Errno::CONNRESET), _) => {}
             (Err(_), _) => self.leave(index),
         }
     }
@@ -270,7 +276,11 @@ impl<'a> Monitor<'a> {
         let status = self.init.status().unwrap_or_default();
         let oom = self.arguments.oom.is_some_and(ending::out_of_memory);
         let report = ending::report(status, time, oom, self.log.dropped());
-        exit_file.write(report.bytes(), self.arguments.sync, &mut self.log);
+        // Who has connected by now is to hear of the end too.
+        for _ in 0..clients::MOST {
+            self.accept();
+        }
+        exit_file.write(report.bytes(), self.arguments.sync, &mut self.log, self.buffer);
         self.clients.dismiss(status, oom);
         for fd in [self.listen.take(), self.streams[0].take(), self.streams[1].take()].into_iter().flatten() {
             sys::close(fd);

@@ -21,6 +21,7 @@
 //! interface of ours has (`<tag> <network> …`), and swept or mended by [`Networks::reconcile`].
 
 mod attach;
+mod conntrack;
 mod error;
 pub mod etc;
 mod forwarding;

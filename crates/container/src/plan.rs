@@ -111,6 +111,13 @@ impl Plan {
     pub fn read_only_root(&self) -> bool {
         self.record.spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false)
     }
+    /// Whether it has a view of control groups of its own (or one joined by path). Without, the host's hierarchies would be
+    /// what a mount shows, so its own groups are bound instead.
+    pub fn has_cgroup_namespace(&self) -> bool {
+        use oci_spec::runtime::LinuxNamespaceType;
+        let listed = self.record.spec.linux().iter().flat_map(|linux| linux.namespaces().iter().flatten());
+        listed.into_iter().any(|namespace| namespace.typ() == LinuxNamespaceType::Cgroup)
+    }
     /// The mounts of the specification with their options.
     pub fn mounts(&self) -> impl Iterator<Item = (&oci_spec::runtime::Mount, MountOptions)> {
         self.record.spec.mounts().iter().flatten().map(|mount| (mount, MountOptions::of(mount)))

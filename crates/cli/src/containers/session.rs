@@ -153,6 +153,8 @@ impl Session<'_> {
 impl<P: Peer> Loop<'_, '_, P> {
     /// Waits once and does what can be done.
     fn turn(&mut self) -> io::Result<Option<End>> {
+        // While output is being written the sources are not asked: that none is ready says nothing then.
+        let asked = self.output.is_empty();
         let ready = self.wait()?;
         if ready.signals
             && let Some(end) = self.signals()?
@@ -172,7 +174,7 @@ impl<P: Peer> Loop<'_, '_, P> {
         if ready.sink {
             self.send()?;
         }
-        if ready.sources.is_empty() && self.output.is_empty() && self.peer.draining() {
+        if asked && ready.sources.is_empty() && self.peer.draining() {
             return Ok(Some(End::Exited { status: None, oom: false }));
         }
         // In turns: a flood on one stream must not keep the other, or the program's end, from being seen.

@@ -183,7 +183,11 @@ impl Engine {
         for entry in fs::read_dir(&folder).at("list", &folder)? {
             let entry = entry.at("list", &folder)?;
             if entry.file_name() != "lock" {
-                ignore_missing(fs::remove_file(entry.path())).at("remove", &entry.path())?;
+                let path = entry.path();
+                // The one folder is where the shim mounts a stack of layers, in its own view only: here it is empty.
+                let folder = entry.file_type().at("look at", &path)?.is_dir();
+                ignore_missing(if folder { fs::remove_dir(&path) } else { fs::remove_file(&path) })
+                    .at("remove", &path)?;
             }
         }
         let lock = folder.join("lock");

@@ -18,6 +18,7 @@ use netlink_packet_route::{
 };
 use rustix::io::Errno;
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, Ipv4Addr},
     os::fd::{AsRawFd, BorrowedFd},
 };
@@ -255,6 +256,30 @@ pub(super) fn default_route(index: u32, gateway: IpAddr) -> Request {
     Request::new("add default route", &RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
 }
 
+/// All addresses of this host.
+pub(super) fn addresses(socket: &mut Socket) -> Result<BTreeSet<IpAddr>, Refusal> {
+    let mut addresses = BTreeSet::new();
+    let list = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+    socket.dump(&Request::new("list addresses", &list, 0), |body| {
+        let attributes = body.get(8..).unwrap_or_default();
+        // Of a link between two points, the other attribute is the other's address.
+        addresses.extend(attribute(attributes, IFA_LOCAL).or(attribute(attributes, IFA_ADDRESS)).and_then(ip));
+    })?;
+    Ok(addresses)
+}
+
+/// Whether packets to this address of the namespace's own are taken in. An IPv6 address is in the list before that is so:
+/// the kernel adds its route on a thread of its own, even where it detects no duplicates.
+pub(super) fn takes(socket: &mut Socket, address: IpAddr) -> Result<bool, Refusal> {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family(address);
+    message.header.destination_prefix_length = if address.is_ipv4() { 32 } else { 128 };
+    message.attributes = vec![RouteAttribute::Destination(address.into())];
+    let request = Request::new("look up route", &RouteNetlinkMessage::GetRoute(message), 0);
+    let [answer] = socket.batch([request.or(&[Errno::NETUNREACH, Errno::HOSTUNREACH])])?;
+    Ok(answer.body.get(7) == Some(&u8::from(RouteType::Local)))
+}
+
 /// A range that the host uses, and by which interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Used {
@@ -338,6 +363,10 @@ pub(super) fn mac(address: Ipv4Addr) -> [u8; 6] {
 
 fn ipv4(value: &[u8]) -> Option<Ipv4Addr> {
     value.first_chunk::<4>().map(|octets| Ipv4Addr::from(*octets))
+}
+fn ip(value: &[u8]) -> Option<IpAddr> {
+    let ipv6 = || value.first_chunk::<16>().map(|octets| IpAddr::from(*octets));
+    if value.len() == 4 { ipv4(value).map(IpAddr::from) } else { ipv6() }
 }
 fn family(address: IpAddr) -> AddressFamily {
     if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }

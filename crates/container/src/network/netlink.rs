@@ -283,6 +283,15 @@ pub(super) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])>
 pub(super) fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
     attributes(bytes).find(|(number, _)| *number == kind).map(|(_, value)| value)
 }
+/// Adds an attribute to a message. A value that does not fit is cut off, which its receiver refuses; ours are short.
+pub(super) fn put(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    let value = value.get(..usize::from(u16::MAX) - 4).unwrap_or(value);
+    let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
+    message.extend(length.to_ne_bytes());
+    message.extend(kind.to_ne_bytes());
+    message.extend(value);
+    message.resize(message.len().next_multiple_of(4), 0);
+}
 /// A string attribute, without its terminating zero.
 pub(super) fn text(value: &[u8]) -> String {
     String::from_utf8_lossy(value.strip_suffix(&[0]).unwrap_or(value)).into_owned()

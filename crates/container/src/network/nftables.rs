@@ -14,11 +14,14 @@
 //! (`bridge-nf-call-ip6tables`) the kernel drops the replies. It refuses such a connection at once instead, and programs that
 //! look for `localhost` go on to 127.0.0.1.
 //!
+//! What it accepts, another table on the same hook may still drop (a firewall whose forward chain drops by policy): such a
+//! table is its owner's, and has to let the bridges through itself.
+//!
 //! Every decision is a lookup in a set or map; none depends on the number of networks or containers.
 
 use super::{
     error::NetworkError,
-    netlink::{Refusal, Request, Socket, attribute},
+    netlink::{Refusal, Request, Socket, attribute, put},
     ports::Published,
     store::{self, Description, Durability, Lock},
 };
@@ -181,13 +184,7 @@ fn search_path() -> OsString {
 fn get_chain(table: &str, chain: &str) -> Request {
     let mut body = vec![NFPROTO_INET, 0, 0, 0];
     for (kind, value) in [(NFTA_CHAIN_TABLE, table), (NFTA_CHAIN_NAME, chain)] {
-        // Names of tables and chains are far below the 64 KiB that an attribute can hold.
-        let length = u16::try_from(4 + value.len() + 1).unwrap_or(u16::MAX);
-        body.extend(length.to_ne_bytes());
-        body.extend(kind.to_ne_bytes());
-        body.extend(value.as_bytes());
-        body.push(0);
-        body.resize(body.len().next_multiple_of(4), 0);
+        put(&mut body, kind, format!("{value}\0").as_bytes());
     }
     Request::raw("get chain", NFT_MSG_GETCHAIN, 0, body).or(&[Errno::NOENT])
 }

@@ -1,7 +1,7 @@
 //! Published ports: held on the host so that nobody else takes them, and led to their container by the firewall.
 
 use super::{
-    Networks,
+    Networks, conntrack,
     error::NetworkError,
     lease::Lease,
     store::{self, Durability},
@@ -84,11 +84,12 @@ impl Networks {
             since: Timestamp::now(),
         };
         store::write(&path, &published, Durability::Process)?;
-        let applied = self.apply_table();
-        if applied.is_err() {
+        if let Err(error) = self.apply_table() {
             store::remove(&path)?;
+            return Err(error);
         }
-        applied.map(drop)
+        forget_flows(&published);
+        Ok(())
     }
 
     /// Ends what [`Networks::publish`] began; nothing to do for a container that has published nothing.
@@ -96,10 +97,21 @@ impl Networks {
     /// # Errors
     /// That of files, of `nft`.
     pub fn unpublish(&self, id: &ContainerId) -> Result<(), NetworkError> {
-        match store::remove(&self.published_path(id))? {
-            true => self.apply_table().map(drop),
-            false => Ok(()),
-        }
+        let Some(published) = self.withdraw(id)? else { return Ok(()) };
+        self.apply_table()?;
+        forget_flows(&published);
+        Ok(())
+    }
+
+    /// Removes a publication's file; what it held. One that is damaged is removed like any other.
+    pub(super) fn withdraw(&self, id: &ContainerId) -> Result<Option<Published>, NetworkError> {
+        let path = self.published_path(id);
+        let published = match store::read(&path) {
+            Err(NetworkError::Damaged { .. }) => None,
+            read => read?,
+        };
+        store::remove(&path)?;
+        Ok(published)
     }
 
     /// All published ports.
@@ -130,6 +142,20 @@ impl Networks {
             .into_iter()
             .find(|published| published.ports.iter().any(same))
             .map(|published| published.id)
+    }
+}
+
+/// Makes the kernel decide anew about flows to these ports. Where it cannot, they end when their senders pause; that is no
+/// reason not to start a container.
+pub(super) fn forget_flows(published: &Published) {
+    let udp = published.ports.iter().filter(|mapping| mapping.protocol == Protocol::Udp);
+    let ports: BTreeSet<u16> = udp.map(|mapping| mapping.host_port).collect();
+    if ports.is_empty() {
+        return;
+    }
+    match conntrack::forget(&ports) {
+        Ok(count) => tracing::debug!(id = %published.id, count, "UDP flows forgotten"),
+        Err(error) => tracing::warn!(id = %published.id, %error, "UDP flows to published ports keep their old way"),
     }
 }
 

@@ -7,7 +7,7 @@ use super::{
     forwarding, lease,
     link::{self, Link},
     netlink::Socket,
-    store,
+    ports, store,
     subnet::{Subnet4, Subnet6},
 };
 use jiff::Timestamp;
@@ -106,16 +106,17 @@ impl Networks {
         let locked = locked_inodes()?;
         let live: BTreeSet<&ContainerId> = live.iter().collect();
         let alive = |id: &ContainerId| live.contains(id) || self.is_supervised(id, &locked);
+        let mut withdrawn = Vec::new();
         for id in self.published_ids()?.iter().filter(|id| !alive(id)) {
-            if store::remove(&self.published_path(id))? {
-                done.push(format!("published ports of container {}", id.short()));
-            }
+            withdrawn.extend(self.withdraw(id)?);
+            done.push(format!("published ports of container {}", id.short()));
         }
         for id in self.half_published()?.iter().filter(|id| !alive(id)) {
             store::remove(&self.half_published_path(id))?;
             done.push(format!("half a file of published ports of container {}", id.short()));
         }
         let mut applied = self.apply_table()?;
+        withdrawn.iter().for_each(ports::forget_flows);
         {
             let _lock = self.store().lock()?;
             self.sweep_links(&alive, &mut done)?;
@@ -145,13 +146,15 @@ impl Networks {
             socket.batch([link::delete(&link.name)]).map_err(fail())?;
             done.push(format!("interface {}", link.name));
         }
+        let mut withdrawn = Vec::new();
         for id in self.published_ids()? {
-            store::remove(&self.published_path(&id))?;
+            withdrawn.extend(self.withdraw(&id)?);
             done.push(format!("published ports of container {}", id.short()));
         }
         if self.firewall().remove()? {
             done.push(format!("firewall table {}", self.tag()));
         }
+        withdrawn.iter().for_each(ports::forget_flows);
         let others = |link: &Link| {
             let owner = link.alias.as_deref().and_then(|alias| alias.split(' ').next()).unwrap_or_default();
             link.is_bridge() && owner != self.tag() && (owner == "jdos" || owner.starts_with("jdos-"))
@@ -202,7 +205,15 @@ impl Networks {
             if !exists && users.clone().next().is_none() {
                 continue;
             }
-            let bridge = self.raise_locked(&mut socket, network)?;
+            let bridge = match self.raise_locked(&mut socket, network) {
+                Ok(bridge) => bridge,
+                // That is for its operator to decide, and no reason to leave the other networks as they are.
+                Err(error @ NetworkError::Overlap { .. }) => {
+                    tracing::warn!(network = %network.name, %error, "network is left as it is");
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             if !exists {
                 done.push(format!("bridge {} made again", bridge.name));
             }

@@ -64,8 +64,11 @@ pub fn build(
             continue;
         }
         let kind = mount.typ().as_deref().unwrap_or_default();
-        if kind == "cgroup" || kind == "cgroup2" {
-            control_groups(root.as_fd(), path, &options, cgroups)?;
+        if prepare::is_cgroup(mount) {
+            let mut bound = || trees.next().ok_or_else(missing);
+            let bound: Option<&mut dyn FnMut() -> Result<OwnedFd, Failure>> =
+                if plan.has_cgroup_namespace() { None } else { Some(&mut bound) };
+            control_groups(root.as_fd(), path, &options, cgroups, bound)?;
             continue;
         }
         let made = make(kind, mount, &options)?;
@@ -241,6 +244,7 @@ fn control_groups(
     path: &Path,
     options: &MountOptions,
     steps: &[ContainerMount],
+    mut bound: Option<&mut dyn FnMut() -> Result<OwnedFd, Failure>>,
 ) -> Result<(), Failure> {
     let secure =
         MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
@@ -250,6 +254,12 @@ fn control_groups(
         match step {
             ContainerMount::Mount { name, fstype, options: data } => {
                 let whole = path.join(name);
+                let find = "find the place of mount";
+                if let Some(next) = bound.as_mut().filter(|_| *fstype != "tmpfs") {
+                    let place = tree::mount_point(root, &whole, true, true).during(find, whole.display())?;
+                    attach(next()?.as_fd(), place.as_fd()).during("attach", whole.display())?;
+                    continue;
+                }
                 let context = fsopen(*fstype, FsOpenFlags::FSOPEN_CLOEXEC).during("open file system", fstype)?;
                 // As runc names it, which programs may look for.
                 let source = if *fstype == "cgroup2" { "cgroup" } else { fstype };

@@ -8,6 +8,7 @@ use super::{
     tree,
 };
 use crate::{
+    cgroup::ContainerMount,
     plan::Plan,
     record::Root,
     spec::{MountOptions, mounts::Attributes},
@@ -46,7 +47,12 @@ pub struct Owner<'a> {
 }
 
 /// The mounts, in the order in which the child takes them: the root first.
-pub fn all(plan: &Plan, owner: Owner<'_>, warnings: &mut Vec<String>) -> Result<Vec<OwnedFd>, Failure> {
+pub fn all(
+    plan: &Plan,
+    owner: Owner<'_>,
+    cgroups: &Groups<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<OwnedFd>, Failure> {
     let mut trees = Vec::new();
     for (mount, options) in plan.mounts() {
         if let Some(recursive) = options.bind {
@@ -54,6 +60,8 @@ pub fn all(plan: &Plan, owner: Owner<'_>, warnings: &mut Vec<String>) -> Result<
             trees.push(bind(source, recursive, &options, owner, warnings)?);
         } else if is_dev(mount) {
             trees.push(dev(plan, &options, owner)?);
+        } else if is_cgroup(mount) && !plan.has_cgroup_namespace() {
+            trees.append(&mut groups(cgroups, &options)?);
         }
     }
     for (source, _) in &plan.files {
@@ -67,6 +75,52 @@ pub fn all(plan: &Plan, owner: Owner<'_>, warnings: &mut Vec<String>) -> Result<
 /// Whether this mount is the container's `/dev`, filled by us.
 pub fn is_dev(mount: &oci_spec::runtime::Mount) -> bool {
     mount.destination() == Path::new("/dev") && mount.typ().as_deref() == Some("tmpfs")
+}
+
+/// Whether this mount shows control groups.
+pub fn is_cgroup(mount: &oci_spec::runtime::Mount) -> bool {
+    matches!(mount.typ().as_deref(), Some("cgroup" | "cgroup2"))
+}
+
+/// A container's groups, and how they are shown inside.
+pub struct Groups<'a> {
+    /// Its directory in each hierarchy.
+    pub directories: &'a [std::path::PathBuf],
+    /// Its path below the root of each.
+    pub path: &'a str,
+    /// The steps to a `/sys/fs/cgroup`.
+    pub mounts: &'a [ContainerMount],
+}
+
+/// The container's own groups, one for each hierarchy in the order of the steps. A mount without a cgroup namespace would
+/// show the host's whole hierarchy (and take the kernel 10 ms for the unified one).
+fn groups(groups: &Groups<'_>, options: &MountOptions) -> Result<Vec<OwnedFd>, Failure> {
+    let mut trees = Vec::new();
+    for step in groups.mounts {
+        let ContainerMount::Mount { name, fstype, .. } = step else { continue };
+        if *fstype == "tmpfs" {
+            continue;
+        }
+        let is_it = |directory: &&std::path::PathBuf| {
+            let depth = Path::new(groups.path).components().count();
+            let top = directory.ancestors().nth(depth);
+            name.is_empty() || top.and_then(Path::file_name).is_some_and(|last| *last == **name)
+        };
+        let missing =
+            || Failure::new(FailureKind::Failed, "find the control group in", name, "it has no such hierarchy");
+        let directory = groups.directories.iter().find(is_it).ok_or_else(missing)?;
+        let tree = clone(directory, false)?;
+        let set = options.attributes.set
+            | options.recursive.set
+            | MountAttrFlags::MOUNT_ATTR_NOSUID
+            | MountAttrFlags::MOUNT_ATTR_NODEV
+            | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+        let propagation = Some(MountPropagationFlags::PRIVATE);
+        let change = Change { set, propagation, ..Change::default() };
+        set_attributes(tree.as_fd(), change).during("set attributes of", directory.display())?;
+        trees.push(tree);
+    }
+    Ok(trees)
 }
 
 fn clone(source: &Path, recursive: bool) -> Result<OwnedFd, Failure> {

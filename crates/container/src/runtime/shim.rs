@@ -25,8 +25,11 @@ use rustix::{
 };
 use std::{
     fs, io,
-    io::Read,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    io::{Read, Write},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::fs::OpenOptionsExt,
+    },
     path::Path,
     process::ExitCode,
 };
@@ -217,6 +220,8 @@ fn attempt(
     let tasks = cgroup.task_files().map_err(failed("open", "the container's control groups"))?;
     let unified = cgroup.unified_fd().map_err(failed("open", "the container's control groups"))?;
     let cgroups = host.mounts_for_container();
+    let directories = cgroup.directories();
+    let groups = prepare::Groups { directories: &directories, path: cgroup.path(), mounts: &cgroups };
     let filter = program::read_filter(&plan.program)?;
     let mut namespaces = Namespaces::of(plan)?;
     let mapped = !matches!(users, UserPlan::Host(_));
@@ -260,7 +265,7 @@ fn attempt(
         Side::Parent { pid, pidfd } => (pid, pidfd),
     };
     drop((theirs, tasks, unified));
-    let result = guide(plan, users, ours.as_fd(), pid, warnings);
+    let result = guide(plan, users, ours.as_fd(), pid, &groups, warnings);
     if let Some(outside) = outside {
         let kind = Some(rustix::thread::LinkNameSpaceType::Mount);
         rustix::thread::move_into_link_name_space(outside.as_fd(), kind).during("return to", "the host's mounts")?;
@@ -291,6 +296,7 @@ fn guide(
     users: &UserPlan,
     control: BorrowedFd<'_>,
     pid: i32,
+    groups: &prepare::Groups<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<Option<OwnedFd>, Failure> {
     adjust(plan, pid)?;
@@ -321,7 +327,7 @@ fn guide(
         }
     }
     let owner = prepare::Owner { uid: owner.0, gid: owner.1, idmap: user_namespace.as_ref().map(AsFd::as_fd) };
-    let trees = prepare::all(plan, owner, warnings)?;
+    let trees = prepare::all(plan, owner, groups, warnings)?;
     let borrowed: Vec<_> = trees.iter().map(AsFd::as_fd).collect();
     for some in borrowed.chunks(DESCRIPTORS) {
         message::send(control, &Word::Trees, some).during("tell", "the child")?;
@@ -413,7 +419,11 @@ fn record(plan: &Plan, users: &UserPlan, pid: i32, warnings: &[String]) -> Resul
     let path = plan.running.join("state.json");
     let text = serde_json::to_vec(&state).map_err(io::Error::from).during("write", path.display())?;
     let temporary = plan.running.join("state.json.tmp");
-    fs::write(&temporary, text).during("write", temporary.display())?;
+    // For root alone: what it says is believed, and this process masks no permissions.
+    let mut options = fs::OpenOptions::new();
+    let opened = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary);
+    let written = opened.and_then(|mut file| file.write_all(&text));
+    written.during("write", temporary.display())?;
     fs::rename(&temporary, &path).during("write", path.display())
 }
 

@@ -210,3 +210,15 @@ fn mounts_of_the_host_are_neither_seen_nor_changed() {
     machine.sleeper("one", &[]);
     assert_eq!(ours(), 0, "nothing of a running container is mounted where the host sees it");
 }
+
+#[test]
+fn what_the_engine_believes_can_be_written_by_root_alone() {
+    let machine = Machine::new();
+    machine.sleeper("one", &[]);
+    let id = machine.inspect("one")["id"].as_str().unwrap().to_owned();
+    let run = machine.path("run").join("containers").join(&id);
+    for file in [run.join("state.json"), run.join("attach"), run.join("lock"), run.join("out"), run.join("err")] {
+        let mode = std::fs::metadata(&file).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{}: {mode:o}", file.display());
+    }
+}

@@ -32,9 +32,9 @@ const WANTED: [(&str, &str, &str); 6] = [
         "the bundle asks for it to be read-only",
     ),
     (
-        "mount: /sys/fs/cgroup/unified ro,nosuid,nodev,noexec,relatime cgroup2 cgroup rw",
+        "mount: /sys/fs/cgroup/unified ro,nosuid,nodev,noexec,relatime cgroup2 cgroup2 rw",
         "",
-        "the container sees every hierarchy that it is in",
+        "the container sees every hierarchy that it is in, bound from the host's mount and so under its name",
     ),
 ];
 
@@ -84,10 +84,8 @@ fn a_bundle_can_bring_mappings_of_its_own() {
     let folder = bundle(&machine, "cat /proc/self/uid_map; touch /home/made; grep NoNew /proc/self/status");
     let path = folder.join("config.json");
     let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-    // Without a namespace of control groups as well there is no right to mount them.
     let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
-    namespaces.retain(|namespace| namespace["type"] != "cgroup");
-    namespaces.extend([json!({ "type": "user" }), json!({ "type": "cgroup" })]);
+    namespaces.push(json!({ "type": "user" }));
     for kind in ["uidMappings", "gidMappings"] {
         config["linux"][kind] = json!([{ "containerID": 0, "hostID": 200_000, "size": 1000 }]);
     }
@@ -100,6 +98,25 @@ fn a_bundle_can_bring_mappings_of_its_own() {
     assert!(text.split_whitespace().take(3).eq(["0", "200000", "1000"]), "{text}");
     let made = fs::metadata(folder.join("rootfs/home/made")).unwrap();
     assert_eq!((made.uid(), made.gid()), (200_000, 200_000));
+}
+
+#[test]
+fn a_bundle_without_cgroup_namespace_sees_its_own_groups_only() {
+    let machine = Machine::new();
+    let script = "for tree in /sys/fs/cgroup /sys/fs/cgroup/pids; do cat $tree/cgroup.procs; done; \
+        ls /sys/fs/cgroup /sys/fs/cgroup/pids | grep -c jdos; mkdir /sys/fs/cgroup/pids/more /sys/fs/cgroup/more";
+    let folder = bundle(&machine, script);
+    let path = folder.join("config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.retain(|namespace| namespace["type"] != "cgroup");
+    fs::write(&path, config.to_string()).unwrap();
+    let outcome = machine.run(&["--bundle", folder.to_str().unwrap()], &[]);
+    assert_ne!(outcome.code, 0, "its groups are read-only: {outcome:?}");
+    let seen: Vec<&str> = outcome.stdout.lines().collect();
+    let (groups, processes) = seen.split_last().unwrap();
+    assert_eq!(*groups, "0", "no group of the engine's is in sight: {outcome:?}");
+    assert!(processes.contains(&"1"), "it is in the group that it sees: {outcome:?}");
 }
 
 /// Runs the same bundle under runc and here, after `edit`; gives the lines that only we have, and only runc has.

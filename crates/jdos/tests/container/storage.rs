@@ -96,6 +96,20 @@ fn layers_stay_as_they_are() {
     );
 }
 
+/// A shim that is killed while it mounts the layers leaves the place that it mounts them at.
+#[test]
+fn what_a_killed_shim_leaves_of_layers_is_cleared_away() {
+    let machine = Machine::new();
+    let lower = machine.path("lower");
+    make_root(&lower);
+    machine.jdos(&["create", "--name", "one", "--layer", lower.to_str().unwrap(), "true"]).ok();
+    let id = machine.inspect("one")["id"].as_str().unwrap().to_owned();
+    let left = machine.path("run").join("containers").join(&id).join("root");
+    fs::create_dir_all(&left).unwrap();
+    machine.jdos(&["rm", "one"]).ok();
+    assert!(!left.exists());
+}
+
 #[test]
 fn memory_file_systems_have_the_size_asked_for() {
     let machine = Machine::new();

@@ -203,6 +203,10 @@ host_test! {
         let error = host.networks.attach(&lease, &new_id(), namespace.fd.as_fd()).unwrap_err();
         assert!(matches!(error, NetworkError::NftMissing), "{error}");
         assert!(error.to_string().contains("`nftables`"), "{error}");
+        // `ip` is gone as well.
+        let links = fs::read_to_string("/proc/net/dev").unwrap();
+        assert!(!links.contains("jd"), "{links}");
+        assert_eq!(fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap(), "0\n");
     }
 }
 

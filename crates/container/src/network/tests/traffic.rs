@@ -4,7 +4,12 @@ use super::host::{HOST4, HOST6, OUTSIDE4, OUTSIDE6, Place, at, command, eventual
 use super::host_test;
 use crate::network::NetworkError;
 use model::PortMapping;
-use std::{fs, io::ErrorKind, net::SocketAddr};
+use std::{
+    fs,
+    io::ErrorKind,
+    net::{SocketAddr, UdpSocket},
+    time::Duration,
+};
 
 /// The answer of the server called `name` to a caller whose address it saw as `from`.
 fn answer(name: &str, from: impl ToString) -> String {
@@ -222,6 +227,37 @@ host_test! {
 }
 
 host_test! {
+    fn a_udp_flow_follows_its_port(host) {
+        let (one, two) = (host.container("bridge", "one"), host.container("bridge", "two"));
+        Place::In(&one.namespace).serve(80, "one");
+        Place::In(&two.namespace).serve(80, "two");
+        for (host_address, client) in [(HOST4, "0.0.0.0:0"), (HOST6, "[::]:0")] {
+            // A sender that never stops, from one and the same port.
+            let socket = host.outside.run(|| UdpSocket::bind(client).unwrap());
+            socket.set_read_timeout(Some(Duration::from_millis(400))).unwrap();
+            let ask = || {
+                socket.send_to(b"?", at(host_address, 8080)).unwrap();
+                let mut answer = [0; 3];
+                socket.recv(&mut answer).map(|_| String::from_utf8(answer.to_vec()).unwrap()).ok()
+            };
+            assert_eq!(ask(), None);
+            let held = one.publish(&["8080:80/udp"]);
+            assert_eq!(ask().as_deref(), Some("one"));
+            host.networks.unpublish(&one.id).unwrap();
+            assert_eq!(ask(), None);
+            drop(held);
+            let held = two.publish(&["8080:80/udp"]);
+            assert_eq!(ask().as_deref(), Some("two"));
+            let said = host.networks.reconcile(std::slice::from_ref(&one.id)).unwrap();
+            assert!(said.iter().any(|said| said.contains("published ports")), "{said:?}");
+            assert_eq!(ask(), None);
+            drop(held);
+            host.networks.attach(&two.lease, &two.id, std::os::fd::AsFd::as_fd(&two.namespace.fd)).unwrap();
+        }
+    }
+}
+
+host_test! {
     fn ipv6_can_be_off_inside(host) {
         let network = "bridge".parse().unwrap();
         let lease = host.networks.lease(&network, "old", None).unwrap();
@@ -232,6 +268,19 @@ host_test! {
         let gateway: SocketAddr = at(lease.gateway4, 81);
         assert_eq!(Place::In(&namespace).call_both(gateway), answer("host", lease.ipv4));
         assert_eq!(namespace.command("ip -6 address show dev eth0"), "");
+    }
+}
+
+host_test! {
+    fn ipv6_can_be_off_on_the_host(host) {
+        fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap();
+        let web = host.container("bridge", "web");
+        Place::In(&web.namespace).serve(80, "web");
+        let _held = web.publish(&["8080:80", "8080:80/udp"]);
+        assert_eq!(Place::In(&host.outside).call_both(at(HOST4, 8080)), answer("web", OUTSIDE4));
+        assert_eq!(command(&format!("ip -6 address show dev {}", web.lease.bridge)), "");
+        assert!(!web.namespace.command("ip -6 address show dev eth0").contains("global"));
+        assert!(host.networks.reconcile(std::slice::from_ref(&web.id)).unwrap().is_empty());
     }
 }
 
