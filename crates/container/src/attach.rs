@@ -110,8 +110,9 @@ impl Client {
         let length = loop {
             match net::recv(&self.0, &mut buffer[..], RecvFlags::empty()) {
                 Ok((length, _)) => break length,
-                Err(Errno::INTR) => {}
-                Err(Errno::CONNRESET) => return Ok(Event::Closed),
+                // The monitor left without having read all that we sent. That is told first, and once; what it said before
+                // can still be received, and then its end.
+                Err(Errno::INTR | Errno::CONNRESET) => {}
                 Err(errno) => return Err(errno.into()),
             }
         };
@@ -158,6 +159,19 @@ mod tests {
         assert_eq!(client.receive().unwrap_err().kind(), io::ErrorKind::InvalidData);
         assert_eq!(client.receive().unwrap(), Event::Closed);
         assert_eq!(client.send_eof().unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn the_last_words_of_a_monitor_that_had_not_read_all_are_heard() {
+        let (client, far) = pair();
+        client.resize(24, 80).unwrap();
+        for packet in [&b"\x01out"[..], b"\x03\0\x03\0\0\0"] {
+            net::send(&far, packet, SendFlags::empty()).unwrap();
+        }
+        drop(far);
+        assert_eq!(client.receive().unwrap(), Event::Stdout(b"out".to_vec()));
+        assert_eq!(client.receive().unwrap(), Event::Exited { status: 0x300, oom: false });
+        assert_eq!(client.receive().unwrap(), Event::Closed);
     }
 
     #[test]

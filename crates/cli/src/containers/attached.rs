@@ -19,7 +19,11 @@ use container::{
 use jiff::Timestamp;
 use model::{ContainerId, ContainerName};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
-use std::{io::IsTerminal, os::fd::AsFd};
+use std::{
+    io::IsTerminal,
+    os::fd::AsFd,
+    time::{Duration, Instant},
+};
 
 /// `attach`
 #[derive(Args, Debug)]
@@ -89,8 +93,11 @@ pub struct Foreground<'f> {
 /// has no handler does: kill(2), notes).
 const PATIENCE: u32 = 3;
 
-/// Monitors of one container that a session outlives the loss of, plus one.
-const MONITORS: u32 = 4;
+/// How often in a row a lost connection is made again, the pause before the second time, which doubles from then on, and
+/// how long a connection lasts that starts a new row. More than once, for a monitor that was killed may still accept.
+const LOSSES: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(1);
+const LASTING: Duration = Duration::from_secs(10);
 
 /// Connects to a running container.
 pub fn attach(context: &mut Context<'_, '_, '_>, arguments: &AttachArguments) -> Result<Code> {
@@ -132,15 +139,27 @@ impl Foreground<'_> {
         }
         context.printer.flush()?;
         let mut failures = Vec::new();
-        let mut client = Some(client);
-        let mut end = Ok(End::Lost);
-        for _ in 0..MONITORS {
-            let Some(connected) = client.take() else { break };
-            end = self.carry(&context.engine, connected, &mut signals, &mut failures);
-            if matches!(end, Ok(End::Lost)) {
-                client = self.connect_again(&context.engine);
+        let (mut client, mut losses) = (client, 0);
+        let end = loop {
+            let since = Instant::now();
+            let end = self.carry(&context.engine, client, &mut signals, &mut failures);
+            losses = if since.elapsed() > LASTING { 1 } else { losses + 1 };
+            if losses > LOSSES || !matches!(end, Ok(End::Lost)) {
+                break end;
             }
-        }
+            if losses > 1 {
+                std::thread::sleep(PAUSE * (1 << (losses - 2)));
+            }
+            // Its monitor is gone: what it did not pass on yet comes from the next one.
+            client = match context.engine.attach(self.id) {
+                Ok(client) => client,
+                Err(error) => {
+                    let ended = matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound);
+                    failures.extend((!ended).then(|| Failure::from_engine(&error)));
+                    break end;
+                }
+            };
+        };
         drop(signals); // what follows may take a while, and can be interrupted
         for failure in &failures {
             context.printer.failure_text(failure);
@@ -178,21 +197,18 @@ impl Foreground<'_> {
                 Ok(Code(u8::try_from(128 + number).unwrap_or(Code::INTERRUPTED.0)))
             }
             End::Lost => {
-                let now = context.engine.inspect(self.id).map_err(|error| Failure::from_engine(&error))?;
-                match (now.status, now.exit) {
-                    (Status::Exited, Some(exit)) => self.ended(context, exit),
-                    _ => Err(Failure::new(Code::ENGINE, format!("lost the connection to {}", self.name))
+                let unknown = Exit::from_wait_status(-1, false, 0, Timestamp::now());
+                match context.engine.inspect(self.id) {
+                    Ok(now) if now.status == Status::Exited => self.ended(context, now.exit.unwrap_or(unknown)),
+                    Err(error) if error.kind() == ErrorKind::NotFound => self.ended(context, unknown),
+                    Err(error) => Err(Failure::from_engine(&error)),
+                    Ok(_) => Err(Failure::new(Code::ENGINE, format!("lost the connection to {}", self.name))
                         .why("its monitor is gone; the container itself may go on")
                         .next("jdos container reconcile")
                         .next(self.again())),
                 }
             }
         }
-    }
-
-    /// Its monitor is gone: what it did not pass on yet waits in the container's pipes for the next one.
-    fn connect_again(&self, engine: &Engine) -> Option<Client> {
-        engine.reconcile().and_then(|_| engine.attach(self.id)).ok() // else it ended, which the caller looks into
     }
 
     fn again(&self) -> String {

@@ -6,7 +6,7 @@ use super::{
     change::advise,
     problems::Problems,
     run::environment,
-    session::{DetachKeys, End, ExecPeer, RawTerminal, Reaction, Session, window_size},
+    session::{DetachKeys, End, ExecPeer, RawTerminal, Reaction, Session, own_window_size, window_size},
     translate::{Surroundings, env},
 };
 use crate::failure::{Code, Failure, Result};
@@ -114,6 +114,7 @@ fn exec_options(arguments: &ExecArguments, surroundings: &Surroundings<'_>, prob
         workdir: arguments.workdir.clone(),
         user: arguments.user.clone(),
         tty: arguments.tty,
+        window: own_window_size(),
         interactive: arguments.interactive,
         privileged: arguments.privileged,
         detach: arguments.detach,

@@ -7,7 +7,7 @@ use super::{
     create::CreateArguments,
     each::{Selection, each},
     problems::Problems,
-    session::DetachKeys,
+    session::{DetachKeys, own_window_size},
     translate::{Surroundings, create_options},
 };
 use crate::failure::{Code, Failure, Result};
@@ -107,10 +107,11 @@ fn launch<'l>(
 ) -> Result<Launched<'l>> {
     // Caught before it starts: an interrupt then is for the container.
     let signals = if arguments.detach { None } else { Some(catch()?) };
-    let started = context
-        .engine
-        .start(&created.id, !arguments.detach)
-        .map_err(|error| advise(&error, "run", created.name.as_str()))?;
+    let started = match &signals {
+        Some(_) => context.engine.start_attached(&created.id, own_window_size()),
+        None => context.engine.start(&created.id),
+    };
+    let started = started.map_err(|error| advise(&error, "run", created.name.as_str()))?;
     context.printer.warnings(&started.warnings);
     if let Some(file) = &arguments.pidfile {
         fs::write(file, format!("{}\n", started.pid))
@@ -253,7 +254,7 @@ pub fn start(context: &mut Context<'_, '_, '_>, arguments: &StartArguments) -> R
     }
     let one = |context: &mut Context<'_, '_, '_>, reference: &str| {
         let id = context.find(reference)?;
-        let started = context.engine.start(&id, false).map_err(|error| advise(&error, "start", reference))?;
+        let started = context.engine.start(&id).map_err(|error| advise(&error, "start", reference))?;
         context.printer.warnings(&started.warnings);
         Ok(serde_json::json!({ "id": id, "pid": started.pid, "warnings": started.warnings }))
     };
@@ -269,7 +270,8 @@ fn start_attached(
     let id = context.find(reference)?;
     let inspect = context.engine.inspect(&id).map_err(|error| Failure::from_engine(&error))?;
     let signals = catch()?;
-    let started = context.engine.start(&id, true).map_err(|error| advise(&error, "start", reference))?;
+    let started =
+        context.engine.start_attached(&id, own_window_size()).map_err(|error| advise(&error, "start", reference))?;
     context.printer.warnings(&started.warnings);
     let client = started
         .client

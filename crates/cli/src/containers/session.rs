@@ -12,7 +12,7 @@ mod terminal;
 pub use detach::DetachKeys;
 pub use peer::{AttachedPeer, Event, ExecPeer, Output, Peer};
 pub use signals::Signals;
-pub use terminal::{RawTerminal, window_size};
+pub use terminal::{RawTerminal, own_window_size, window_size};
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
@@ -127,8 +127,8 @@ impl Session<'_> {
     /// # Errors
     /// That of polling or of one of the streams. A stream that its reader closed is not an error.
     pub fn run(&mut self, peer: &mut impl Peer) -> io::Result<End> {
-        if let Some((rows, columns)) = self.window.and_then(window_size) {
-            gone_is_fine(peer.resize(rows, columns))?;
+        if let Some(window) = self.window.and_then(window_size) {
+            gone_is_fine(peer.resize(window))?;
         }
         let reading = self.stdin.is_some();
         let mut state = Loop {
@@ -225,8 +225,8 @@ impl<P: Peer> Loop<'_, '_, P> {
     fn signals(&mut self) -> io::Result<Option<End>> {
         for signal in self.session.signals.pending() {
             if signal == signal_hook::consts::SIGWINCH {
-                if let Some((rows, columns)) = self.session.window.and_then(window_size) {
-                    gone_is_fine(self.peer.resize(rows, columns))?;
+                if let Some(window) = self.session.window.and_then(window_size) {
+                    gone_is_fine(self.peer.resize(window))?;
                 }
             } else if (self.session.on_signal)(signal) == Reaction::Leave {
                 return Ok(Some(End::Signal(signal)));

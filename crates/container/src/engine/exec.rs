@@ -3,6 +3,7 @@
 use super::{Engine, Status, error::EngineError};
 use crate::{
     capability::CapabilitySet,
+    options::WindowSize,
     plan::{ExecPlan, Filter, Program},
     record::Record,
     runtime::{self, Report, Role, number},
@@ -37,6 +38,8 @@ pub struct ExecOptions {
     pub user: Option<String>,
     /// Allocate a terminal.
     pub tty: bool,
+    /// The terminal's size from the first moment.
+    pub window: Option<WindowSize>,
     /// Keep standard input open.
     pub interactive: bool,
     /// With all capabilities and no filter.
@@ -258,7 +261,7 @@ fn program(record: &Record, options: &ExecOptions, container: PathBuf) -> Result
         process.set_cwd(directory.into());
     }
     process.set_terminal(Some(options.tty));
-    process.set_console_size(None);
+    process.set_console_size(options.window.filter(|_| options.tty).map(Into::into));
     if options.privileged {
         process.set_capabilities(Some(spec::defaults::capabilities(CapabilitySet::full())));
         process.set_no_new_privileges(Some(false));

@@ -2,6 +2,7 @@
 
 use crate::machine::{Machine, Outcome, finish, until};
 use rustix::{
+    fs::{FlockOperation, flock},
     process::{Pid, Signal, kill_process},
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
     termios::{LocalModes, Termios, Winsize, tcgetattr, tcsetwinsize},
@@ -14,6 +15,9 @@ use std::{
     sync::{Arc, Mutex},
     thread,
 };
+
+/// Number of the system call in which a process sleeps for a time (`clock_nanosleep`), as `/proc/PID/syscall` shows it.
+const CLOCK_NANOSLEEP: &str = if cfg!(target_arch = "x86_64") { "230 " } else { "115 " };
 
 /// A user's terminal: a keyboard, a screen, and the end that programs have.
 struct Terminal {
@@ -106,7 +110,7 @@ fn keys_and_sizes_of_the_terminal_are_the_programs() {
     let machine = Machine::new();
     let mut terminal = Terminal::new(33, 111);
     let root = machine.root.to_str().unwrap();
-    let script = "stty size; trap 'stty size' WINCH; trap 'echo interrupted; exit 4' INT; while :; do sleep 0.05; done";
+    let script = "trap 'stty size' WINCH; trap 'echo interrupted; exit 4' INT; stty size; while :; do sleep 0.05; done";
     let command = machine.command(&["run", "--rm", "-it", "--network", "none", "--rootfs", root, "sh", "-c", script]);
     let mut child = terminal.spawn(command);
     terminal.shows("33 111");
@@ -179,7 +183,7 @@ fn exec_on_a_terminal_follows_it() {
     let machine = Machine::new();
     machine.sleeper("one", &[]);
     let mut terminal = Terminal::new(30, 100);
-    let script = "stty size; trap 'stty size' WINCH; trap 'echo interrupted; exit 8' INT; while :; do sleep 0.05; done";
+    let script = "trap 'stty size' WINCH; trap 'echo interrupted; exit 8' INT; stty size; while :; do sleep 0.05; done";
     let mut child = terminal.spawn(machine.command(&["exec", "-it", "one", "sh", "-c", script]));
     terminal.shows("30 100");
     terminal.resize(41, 91);
@@ -190,6 +194,26 @@ fn exec_on_a_terminal_follows_it() {
     terminal.shows("interrupted");
     terminal.is_as_before();
     machine.ok(&["rm", "-f", "one"]);
+}
+
+#[test]
+fn a_terminal_has_its_size_before_the_program_looks() {
+    let machine = Machine::new();
+    machine.sleeper("one", &[]);
+    let root = machine.root.to_str().unwrap();
+    let run = ["run", "-it", "--name", "two", "--network", "none", "--rootfs", root, "stty", "size"];
+    machine.jdos(&["create", "--name", "three", "-it", "--network", "none", "--rootfs", root, "stty", "size"]).ok();
+    // More than once: that the size came later was a matter of luck.
+    for _ in 0..10 {
+        for words in [&["exec", "-it", "one", "stty", "size"][..], &run, &["start", "-ai", "three"]] {
+            let terminal = Terminal::new(33, 111);
+            let mut child = terminal.spawn(machine.command(words));
+            assert_eq!(child.wait().unwrap().code(), Some(0), "{words:?}: {}", terminal.screen.lock().unwrap());
+            terminal.shows("33 111");
+        }
+        machine.ok(&["rm", "two"]);
+    }
+    machine.ok(&["rm", "-f", "one", "three"]);
 }
 
 #[test]
@@ -260,6 +284,26 @@ fn a_session_outlives_the_monitor() {
     send(&child, Signal::TERM);
     let outcome = finish(child).code(5);
     assert_eq!(outcome.stdout, "got\n");
+}
+
+/// A process that is killed closes its files one after another, its socket maybe before its lock.
+#[test]
+fn attach_waits_for_the_last_of_a_killed_monitor_and_gives_another() {
+    let machine = Machine::new();
+    machine.sleeper("one", &[]);
+    let id = machine.inspect("one")["id"].as_str().unwrap().to_owned();
+    let monitor = monitor_of(&id);
+    let lock = File::open(machine.path("run/containers").join(&id).join("lock")).unwrap();
+    kill_process(monitor, Signal::KILL).unwrap();
+    flock(&lock, FlockOperation::LockExclusive).unwrap();
+    let mut child = machine.command(&["attach", "one"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let system_call = format!("/proc/{}/syscall", child.id());
+    let waits = || fs::read_to_string(&system_call).is_ok_and(|text| text.starts_with(CLOCK_NANOSLEEP));
+    until("attach waits", || waits() || child.try_wait().unwrap().is_some());
+    drop(lock);
+    until("another monitor took over", || find_monitor(&id).is_some_and(|other| other != monitor));
+    machine.ok(&["kill", "one"]);
+    assert_eq!(finish(child).code, 137);
 }
 
 fn monitor_of(id: &str) -> Pid {
