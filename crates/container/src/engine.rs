@@ -42,7 +42,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The longest that a monitor which ends, or is killed, is waited for by who wants to be connected.
+/// The longest that a monitor which ends, or is killed, is waited for by who wants to be connected, or to start again.
 const HANDOVER: Duration = Duration::from_secs(5);
 
 /// The engine on one data folder. Cheap to open; holds no lock between calls.

@@ -173,7 +173,7 @@ impl Foreground<'_> {
                 self.ended(context, exit)
             }
             End::Detached => {
-                context.printer.hint(&format!("detached; {} goes on: {}", self.name, self.again()));
+                context.printer.hint(&format!("\ndetached; {} goes on: {}", self.name, self.again()));
                 context.printer_result(&self, None)?;
                 Ok(Code::DONE)
             }
@@ -203,7 +203,7 @@ impl Foreground<'_> {
                     Err(error) if error.kind() == ErrorKind::NotFound => self.ended(context, unknown),
                     Err(error) => Err(Failure::from_engine(&error)),
                     Ok(_) => Err(Failure::new(Code::ENGINE, format!("lost the connection to {}", self.name))
-                        .why("its monitor is gone; the container itself may go on")
+                        .why("its monitor hangs up: it may have as many clients as it can, which is 8")
                         .next("jdos container reconcile")
                         .next(self.again())),
                 }

@@ -8,7 +8,8 @@ use super::{
     each::{Selection, each},
     problems::Problems,
     session::{DetachKeys, own_window_size},
-    translate::{Surroundings, create_options},
+    surroundings::in_this_process,
+    translate::create_options,
 };
 use crate::failure::{Code, Failure, Result};
 use clap::Args;
@@ -19,7 +20,6 @@ use container::{
 use std::{
     fs::{self, OpenOptions},
     io::Write,
-    path::{Path, PathBuf},
 };
 
 /// `run`
@@ -169,26 +169,10 @@ fn make(
 }
 
 fn options(arguments: &CreateArguments, verb: &str) -> Result<CreateOptions> {
-    let directory: PathBuf =
-        std::env::current_dir().map_err(|error| Failure::from_error("cannot tell the working directory", &error))?;
-    let surroundings = Surroundings {
-        directory: &directory,
-        environment: &environment(),
-        read: &|path: &Path| fs::read_to_string(path),
-        is_file: &|path: &Path| path.is_file(),
-    };
     let mut problems = Problems::default();
-    let options = create_options(arguments, &surroundings, &mut problems);
+    let options = in_this_process(|surroundings| create_options(arguments, surroundings, &mut problems))?;
     problems.check(&format!("jdos container {verb}"))?;
     Ok(options)
-}
-
-/// Our environment. Variables that are not UTF-8 can not be passed on: a specification is JSON.
-pub fn environment() -> Vec<(String, String)> {
-    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-        Some((name.into_string().ok()?, value.into_string().ok()?))
-    };
-    std::env::vars_os().filter_map(text).collect()
 }
 
 fn remove_if_there(context: &Context<'_, '_, '_>, name: &str) -> Result<()> {

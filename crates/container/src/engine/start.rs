@@ -1,10 +1,10 @@
 //! Starting: from a record to a plan, and a shim that follows it.
 
 use super::{
-    Engine, Status,
+    Engine, HANDOVER, Status,
     error::{At, EngineError},
     exec::plan_file,
-    remove::ignore_missing,
+    remove::{AGAIN, ignore_missing},
 };
 use crate::{
     attach, monitor,
@@ -25,6 +25,7 @@ use std::{
     fs,
     os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd},
     path::{Path, PathBuf},
+    time::Instant,
 };
 
 /// A container whose program runs.
@@ -66,8 +67,19 @@ impl Engine {
     fn begin(&self, id: &ContainerId, viewer: Option<Viewer>) -> Result<Started, EngineError> {
         let record = self.record(id)?;
         let wrong = || EngineError::WrongState { doing: "start", id: id.short().to_owned(), status: Status::Running };
-        let Some(lock) = self.try_lock(id)? else {
-            return Err(if self.observe(id)?.state.is_some() { wrong() } else { EngineError::busy("start", id) });
+        let deadline = Instant::now() + HANDOVER;
+        let lock = loop {
+            if let Some(lock) = self.try_lock(id)? {
+                break lock;
+            }
+            if self.observe(id)?.state.is_some() {
+                return Err(wrong());
+            }
+            // What it was has ended, and is being cleared away; or another process starts it.
+            if Instant::now() >= deadline {
+                return Err(EngineError::busy("start", id));
+            }
+            std::thread::sleep(AGAIN);
         };
         if let Some(state) = self.observe(id)?.state {
             self.replace_monitor(id, &state, &lock)?;

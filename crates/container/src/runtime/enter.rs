@@ -162,6 +162,7 @@ fn try_run(
     } else {
         None
     };
+    program::require_directory(plan.program.process.cwd())?;
     let resolved = program::resolve(&plan.program, filter)?;
     let master: Vec<_> = terminal.iter().map(|(master, _)| master.as_fd()).collect();
     message::send(control, &Word::Ready, &master).during("tell", "the manager")?;

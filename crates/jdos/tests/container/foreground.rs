@@ -1,6 +1,6 @@
 //! A container in the foreground: the user's terminal, signals, and a reader that goes away.
 
-use crate::machine::{Machine, Outcome, finish, until};
+use crate::machine::{Machine, Outcome, finish, sleeps, until};
 use rustix::{
     fs::{FlockOperation, flock},
     process::{Pid, Signal, kill_process},
@@ -15,9 +15,6 @@ use std::{
     sync::{Arc, Mutex},
     thread,
 };
-
-/// Number of the system call in which a process sleeps for a time (`clock_nanosleep`), as `/proc/PID/syscall` shows it.
-const CLOCK_NANOSLEEP: &str = if cfg!(target_arch = "x86_64") { "230 " } else { "115 " };
 
 /// A user's terminal: a keyboard, a screen, and the end that programs have.
 struct Terminal {
@@ -272,6 +269,45 @@ fn input_in_a_pipe_ends_where_it_ends() {
     assert_eq!(outcome.stdout.trim(), "5000000");
 }
 
+/// With its error output on a terminal the program gets pipes, and this command carries what goes through them.
+#[test]
+fn exec_carries_all_that_goes_in_and_comes_out() {
+    let machine = Machine::new();
+    machine.sleeper("one", &[]);
+    let terminal = Terminal::new(24, 80);
+    let text: Vec<u8> = (0..20_000_000u32).map(|at| (at ^ (at >> 9)).to_le_bytes()[0]).collect();
+    for script in ["cat", "cat; echo end; exit 5"] {
+        let mut command = machine.command(&["exec", "-i", "one", "sh", "-c", script]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(terminal.end.try_clone().unwrap());
+        let mut child = command.spawn().unwrap();
+        let (mut stdin, all) = (child.stdin.take().unwrap(), text.clone());
+        let writer = thread::spawn(move || stdin.write_all(&all));
+        let mut out = Vec::new();
+        child.stdout.take().unwrap().read_to_end(&mut out).unwrap();
+        writer.join().unwrap().unwrap();
+        let (ending, code): (&[u8], i32) = if script == "cat" { (b"", 0) } else { (b"end\n", 5) };
+        assert_eq!(child.wait().unwrap().code(), Some(code));
+        assert!(out.strip_suffix(ending) == Some(&text), "{script}: {} bytes came back", out.len());
+    }
+}
+
+#[test]
+fn the_ninth_client_is_told_that_there_are_eight() {
+    let machine = Machine::new();
+    machine.start("one", &[], "trap 'exit 3' TERM; while :; do echo y; sleep 0.05; done");
+    let mut clients: Vec<_> = (0..8)
+        .map(|_| machine.command(&["attach", "one"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+        .collect();
+    for client in &mut clients {
+        assert_eq!(line(client), "y");
+    }
+    machine.jdos(&["attach", "one"]).code(125).says(&["lost the connection to one", "which is 8"]);
+    machine.ok(&["stop", "one"]);
+    for client in clients {
+        finish(client).code(3);
+    }
+}
+
 #[test]
 fn a_session_outlives_the_monitor() {
     let machine = Machine::new();
@@ -297,9 +333,7 @@ fn attach_waits_for_the_last_of_a_killed_monitor_and_gives_another() {
     kill_process(monitor, Signal::KILL).unwrap();
     flock(&lock, FlockOperation::LockExclusive).unwrap();
     let mut child = machine.command(&["attach", "one"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let system_call = format!("/proc/{}/syscall", child.id());
-    let waits = || fs::read_to_string(&system_call).is_ok_and(|text| text.starts_with(CLOCK_NANOSLEEP));
-    until("attach waits", || waits() || child.try_wait().unwrap().is_some());
+    until("attach waits, or has ended", || sleeps(&child) || child.try_wait().unwrap().is_some());
     drop(lock);
     until("another monitor took over", || find_monitor(&id).is_some_and(|other| other != monitor));
     machine.ok(&["kill", "one"]);
