@@ -15,6 +15,7 @@ mod resources;
 mod run;
 mod session;
 mod stats;
+mod surroundings;
 mod translate;
 mod update;
 
@@ -85,13 +86,16 @@ enum Verb {
     /// Print all that is known of containers, as JSON
     Inspect(Lazy<inspect::InspectArguments>),
     /// Print what a container wrote
+    #[command(after_help = "With --json: one document a line.")]
     Logs(Lazy<logs::LogsArguments>),
     /// Show use of processor, memory and disk
     Stats(Lazy<stats::StatsArguments>),
     /// Run another program in a running container
+    #[command(after_help = OWN_LINE)]
     #[command(override_usage = "jdos container exec [FLAGS] CONTAINER COMMAND [ARGUMENT]…")]
     Exec(Lazy<exec::ExecArguments>),
     /// Connect to a running container's input and output
+    #[command(after_help = OWN_LINE)]
     Attach(Lazy<attached::AttachArguments>),
     /// Adopt what runs and sweep what nobody asked for
     Reconcile,
@@ -114,7 +118,12 @@ Exit codes:
 const EXAMPLES: &str = "\
 Examples:
   jdos container run --rm -it --rootfs ./root sh
-  jdos container run -d --name web -m 64m --cpus 0.5 -p 8080:80 --rootfs ./root httpd -f";
+  jdos container run -d --name web -m 64m --cpus 0.5 -p 8080:80 --rootfs ./root httpd -f
+
+With --json in the foreground: the document is the last line, after what the program wrote.";
+
+/// Of verbs that pass a program's output on.
+const OWN_LINE: &str = "With --json: the document is the last line, after what the program wrote.";
 
 /// What every verb works with.
 pub struct Context<'c, 'a, 'b> {

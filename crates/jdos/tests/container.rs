@@ -12,6 +12,8 @@ mod attacks;
 mod bundle;
 #[path = "container/exec.rs"]
 mod exec;
+#[path = "container/foreground.rs"]
+mod foreground;
 #[path = "container/life.rs"]
 mod life;
 #[path = "container/limits.rs"]

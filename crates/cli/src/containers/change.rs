@@ -129,17 +129,19 @@ fn change(
 /// The failure, with the command that helps after this verb.
 pub fn advise(error: &EngineError, verb: &str, reference: &str) -> Failure {
     let failure = Failure::from_engine(error);
-    match (error.kind(), verb) {
-        (ErrorKind::Conflict, "rm") => failure.next(format!("jdos container rm --force {reference}")),
-        (ErrorKind::Conflict, "exec" | "attach" | "stats" | "pause" | "kill") => failure
-            .next(format!("jdos container start {reference}"))
-            .next(format!("jdos container resume {reference}, if it is paused")),
-        (ErrorKind::Conflict, "resume") => failure.next("jdos container ps"),
-        (ErrorKind::Conflict, _) => failure.next("jdos container ps -a"),
-        (ErrorKind::Invalid, _) => failure.next(format!("jdos container {verb} --help")),
-        (ErrorKind::CannotStart(_), "start") => failure.next(format!("jdos container inspect {reference}")),
-        _ => failure,
-    }
+    let next = match (error, error.kind()) {
+        (EngineError::WrongState { .. }, _) if verb == "rm" => format!("jdos container rm --force {reference}"),
+        (EngineError::WrongState { status, .. }, _) => match status {
+            Status::Created | Status::Exited => format!("jdos container start {reference}"),
+            Status::Paused => format!("jdos container resume {reference}"),
+            Status::Starting | Status::Running => format!("jdos container inspect {reference}"),
+        },
+        (EngineError::NameTaken { name, .. }, _) => format!("jdos container rm {name}, or give --replace"),
+        (_, ErrorKind::Conflict) => "jdos container ps -a".to_owned(),
+        (_, ErrorKind::Invalid) => format!("jdos container {verb} --help"),
+        _ => return failure,
+    };
+    failure.next(next)
 }
 
 /// Stop signal, grace, SIGKILL.

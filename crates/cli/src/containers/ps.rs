@@ -26,7 +26,7 @@ pub struct PsArguments {
     /// Full ids and commands
     #[arg(long)]
     no_trunc: bool,
-    /// Show it again every two seconds
+    /// Show it again every two seconds; with --json one document a line
     #[arg(long)]
     watch: bool,
     /// How to print it

@@ -7,8 +7,9 @@ use super::{
     create::CreateArguments,
     each::{Selection, each},
     problems::Problems,
-    session::DetachKeys,
-    translate::{Surroundings, create_options},
+    session::{DetachKeys, own_window_size},
+    surroundings::in_this_process,
+    translate::create_options,
 };
 use crate::failure::{Code, Failure, Result};
 use clap::Args;
@@ -19,7 +20,6 @@ use container::{
 use std::{
     fs::{self, OpenOptions},
     io::Write,
-    path::{Path, PathBuf},
 };
 
 /// `run`
@@ -91,8 +91,8 @@ impl Launched<'_> {
         match self {
             Self::Background(code) => Ok(code),
             Self::Foreground(parts) => {
-                let (foreground, client, mut signals) = *parts;
-                foreground.run(context, client, &mut signals)
+                let (foreground, client, signals) = *parts;
+                foreground.run(context, client, signals)
             }
         }
     }
@@ -107,10 +107,11 @@ fn launch<'l>(
 ) -> Result<Launched<'l>> {
     // Caught before it starts: an interrupt then is for the container.
     let signals = if arguments.detach { None } else { Some(catch()?) };
-    let started = context
-        .engine
-        .start(&created.id, !arguments.detach)
-        .map_err(|error| advise(&error, "run", created.name.as_str()))?;
+    let started = match &signals {
+        Some(_) => context.engine.start_attached(&created.id, own_window_size()),
+        None => context.engine.start(&created.id),
+    };
+    let started = started.map_err(|error| advise(&error, "run", created.name.as_str()))?;
     context.printer.warnings(&started.warnings);
     if let Some(file) = &arguments.pidfile {
         fs::write(file, format!("{}\n", started.pid))
@@ -168,26 +169,10 @@ fn make(
 }
 
 fn options(arguments: &CreateArguments, verb: &str) -> Result<CreateOptions> {
-    let directory: PathBuf =
-        std::env::current_dir().map_err(|error| Failure::from_error("cannot tell the working directory", &error))?;
-    let surroundings = Surroundings {
-        directory: &directory,
-        environment: &environment(),
-        read: &|path: &Path| fs::read_to_string(path),
-        is_file: &|path: &Path| path.is_file(),
-    };
     let mut problems = Problems::default();
-    let options = create_options(arguments, &surroundings, &mut problems);
+    let options = in_this_process(|surroundings| create_options(arguments, surroundings, &mut problems))?;
     problems.check(&format!("jdos container {verb}"))?;
     Ok(options)
-}
-
-/// Our environment. Variables that are not UTF-8 can not be passed on: a specification is JSON.
-pub fn environment() -> Vec<(String, String)> {
-    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-        Some((name.into_string().ok()?, value.into_string().ok()?))
-    };
-    std::env::vars_os().filter_map(text).collect()
 }
 
 fn remove_if_there(context: &Context<'_, '_, '_>, name: &str) -> Result<()> {
@@ -253,7 +238,7 @@ pub fn start(context: &mut Context<'_, '_, '_>, arguments: &StartArguments) -> R
     }
     let one = |context: &mut Context<'_, '_, '_>, reference: &str| {
         let id = context.find(reference)?;
-        let started = context.engine.start(&id, false).map_err(|error| advise(&error, "start", reference))?;
+        let started = context.engine.start(&id).map_err(|error| advise(&error, "start", reference))?;
         context.printer.warnings(&started.warnings);
         Ok(serde_json::json!({ "id": id, "pid": started.pid, "warnings": started.warnings }))
     };
@@ -268,8 +253,9 @@ fn start_attached(
 ) -> Result<Code> {
     let id = context.find(reference)?;
     let inspect = context.engine.inspect(&id).map_err(|error| Failure::from_engine(&error))?;
-    let mut signals = catch()?;
-    let started = context.engine.start(&id, true).map_err(|error| advise(&error, "start", reference))?;
+    let signals = catch()?;
+    let started =
+        context.engine.start_attached(&id, own_window_size()).map_err(|error| advise(&error, "start", reference))?;
     context.printer.warnings(&started.warnings);
     let client = started
         .client
@@ -284,5 +270,5 @@ fn start_attached(
         keys,
         sig_proxy: arguments.foreground.sig_proxy,
     };
-    foreground.run(context, client, &mut signals)
+    foreground.run(context, client, signals)
 }

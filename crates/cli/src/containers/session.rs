@@ -12,7 +12,7 @@ mod terminal;
 pub use detach::DetachKeys;
 pub use peer::{AttachedPeer, Event, ExecPeer, Output, Peer};
 pub use signals::Signals;
-pub use terminal::{RawTerminal, window_size};
+pub use terminal::{RawTerminal, own_window_size, window_size};
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
@@ -236,8 +236,8 @@ impl<P: Peer> Loop<'_, '_, P> {
 
     /// Gives the window's size to the program's terminal.
     fn resize(&mut self) -> io::Result<()> {
-        let Some((rows, columns)) = self.session.window.and_then(window_size) else { return Ok(()) };
-        let sent = self.peer.resize(rows, columns);
+        let Some(window) = self.session.window.and_then(window_size) else { return Ok(()) };
+        let sent = self.peer.resize(window);
         self.size_waits = sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
         match sent {
             // A terminal that is gone needs no size; that it is gone comes from the sources.

@@ -93,6 +93,16 @@ pub enum EngineError {
         /// Why.
         source: Failure,
     },
+    /// A process in a container that runs was not started, or not waited for; the container is as it was.
+    #[error("can not {doing} container {id}")]
+    Process {
+        /// What was to be done.
+        doing: &'static str,
+        /// In which.
+        id: String,
+        /// Why.
+        source: Failure,
+    },
     /// Control groups.
     #[error("can not {doing} container {id}")]
     Cgroup {
@@ -128,7 +138,7 @@ impl EngineError {
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::NameTaken { .. } | Self::WrongState { .. } | Self::Busy { .. } => ErrorKind::Conflict,
             Self::Ambiguous { .. } | Self::Spec(_) | Self::Seccomp { .. } => ErrorKind::Invalid,
-            Self::Start { source, .. } => match source.kind {
+            Self::Start { source, .. } | Self::Process { source, .. } => match source.kind {
                 FailureKind::Invalid => ErrorKind::Invalid,
                 FailureKind::NotFound => ErrorKind::CannotStart(127),
                 FailureKind::NotExecutable => ErrorKind::CannotStart(126),
@@ -156,6 +166,9 @@ impl EngineError {
     }
     pub(super) fn start(id: &ContainerId, source: Failure) -> Self {
         Self::Start { id: id.short().to_owned(), source }
+    }
+    pub(super) fn process(doing: &'static str, id: &ContainerId, source: Failure) -> Self {
+        Self::Process { doing, id: id.short().to_owned(), source }
     }
     pub(super) fn busy(doing: &'static str, id: &ContainerId) -> Self {
         Self::Busy { doing, id: id.short().to_owned() }

@@ -3,6 +3,7 @@
 use super::{Engine, Status, error::EngineError};
 use crate::{
     capability::CapabilitySet,
+    options::WindowSize,
     plan::{ExecPlan, Filter, Program},
     record::Record,
     runtime::{self, Report, Role, number},
@@ -37,6 +38,8 @@ pub struct ExecOptions {
     pub user: Option<String>,
     /// Allocate a terminal.
     pub tty: bool,
+    /// The terminal's size from the first moment.
+    pub window: Option<WindowSize>,
     /// Keep standard input open.
     pub interactive: bool,
     /// With all capabilities and no filter.
@@ -77,16 +80,16 @@ impl Exec {
     /// Waits for its end; gives the exit code as Docker does (128 + signal).
     ///
     /// # Errors
-    /// [`EngineError::Start`] when what waits for it inside was killed.
+    /// [`EngineError::Process`] when what waits for it inside was killed.
     pub fn wait(self) -> Result<i32, EngineError> {
-        let (report, _) =
-            runtime::receive_report(self.report.as_fd()).map_err(|source| EngineError::start(&self.id, source))?;
+        let lost = |source| EngineError::process("wait for the process in", &self.id, source);
+        let (report, _) = runtime::receive_report(self.report.as_fd()).map_err(lost)?;
         match report {
             Report::Ended(status) => {
                 Ok(Exit::from_wait_status(status, false, 0, Timestamp::UNIX_EPOCH).code.unwrap_or(255))
             }
-            Report::Failed(source) => Err(EngineError::start(&self.id, source)),
-            Report::Started { .. } => Err(EngineError::busy("wait for a process in", &self.id)),
+            Report::Failed(source) => Err(lost(source)),
+            Report::Started { .. } => Err(EngineError::busy("wait for the process in", &self.id)),
         }
     }
 }
@@ -95,7 +98,7 @@ impl Engine {
     /// Starts a process in a running container.
     ///
     /// # Errors
-    /// [`EngineError::WrongState`], [`EngineError::Spec`], [`EngineError::Start`].
+    /// [`EngineError::WrongState`], [`EngineError::Spec`], [`EngineError::Process`].
     pub fn exec(&self, id: &ContainerId, options: &ExecOptions, io: ExecIo) -> Result<Exec, EngineError> {
         let record = self.record(id)?;
         let state = self.running(id, "run a process in")?;
@@ -126,7 +129,7 @@ impl Engine {
         };
         self.enter(id, &plan, options, io).map_err(|error| match error {
             Enter::Io(error) => failed(error),
-            Enter::Start(source) => EngineError::start(id, source),
+            Enter::Start(source) => EngineError::process("run the process in", id, source),
         })
     }
 
@@ -258,7 +261,7 @@ fn program(record: &Record, options: &ExecOptions, container: PathBuf) -> Result
         process.set_cwd(directory.into());
     }
     process.set_terminal(Some(options.tty));
-    process.set_console_size(None);
+    process.set_console_size(options.window.filter(|_| options.tty).map(Into::into));
     if options.privileged {
         process.set_capabilities(Some(spec::defaults::capabilities(CapabilitySet::full())));
         process.set_no_new_privileges(Some(false));

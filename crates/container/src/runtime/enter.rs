@@ -154,10 +154,15 @@ fn try_run(
         if found != DEVPTS_SUPER_MAGIC {
             return Err(Failure::new(FailureKind::Invalid, "open a terminal in", "/dev/pts", "it is not a devpts"));
         }
-        Some(mounts::terminal(pts.as_fd())?)
+        let (master, slave) = mounts::terminal(pts.as_fd())?;
+        if let Some(size) = plan.program.process.console_size() {
+            child::resize(master.as_fd(), size.height(), size.width())?;
+        }
+        Some((master, slave))
     } else {
         None
     };
+    program::require_directory(plan.program.process.cwd())?;
     let resolved = program::resolve(&plan.program, filter)?;
     let master: Vec<_> = terminal.iter().map(|(master, _)| master.as_fd()).collect();
     message::send(control, &Word::Ready, &master).during("tell", "the manager")?;

@@ -243,6 +243,22 @@ fn enter_directory(path: &Path) -> Result<(), Failure> {
     rustix::process::fchdir(&directory).during("enter working directory", path.display())
 }
 
+/// Refuses a working directory that is not there.
+///
+/// # Errors
+/// [`FailureKind::Invalid`] when it is missing or no directory.
+pub fn require_directory(path: &Path) -> Result<(), Failure> {
+    let root = tree::open_host(Path::new("/")).during("open", "/")?;
+    match tree::open(root.as_fd(), path, OFlags::PATH | OFlags::DIRECTORY) {
+        Ok(_) => Ok(()),
+        Err(errno @ (rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR)) => {
+            let why = std::io::Error::from(errno);
+            Err(Failure::new(FailureKind::Invalid, "enter working directory", path.display(), why))
+        }
+        Err(errno) => Err(errno).during("enter working directory", path.display()),
+    }
+}
+
 /// Refuses to run outside the root: a leaked descriptor as working directory gives the host away (CVE-2024-21626).
 fn check_directory() -> Result<(), Failure> {
     let now = getcwd(Vec::new()).during("find", "the working directory")?;

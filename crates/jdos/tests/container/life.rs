@@ -1,6 +1,7 @@
 //! Create, start, pause, stop, kill, wait, logs, remove.
 
-use super::machine::{Machine, until};
+use super::machine::{Machine, finish, sleeps, until};
+use rustix::fs::{FlockOperation, flock};
 
 #[test]
 fn a_container_goes_through_its_life() {
@@ -15,6 +16,22 @@ fn a_container_goes_through_its_life() {
     }
     machine.ok(&["rm", "one"]);
     machine.jdos(&["inspect", "one"]).code(3).says(&["one"]);
+}
+
+/// When a container ends, its lock is held until all of its run is cleared away.
+#[test]
+fn start_waits_for_the_end_of_the_run_before() {
+    let machine = Machine::new();
+    machine.start("one", &[], "exit 3");
+    assert_eq!(machine.ok(&["wait", "one"]), "3");
+    let id = machine.inspect("one")["id"].as_str().unwrap().to_owned();
+    let lock = std::fs::File::create(machine.file(&format!("run/containers/{id}/lock"), "")).unwrap();
+    flock(&lock, FlockOperation::LockExclusive).unwrap();
+    let mut child = machine.command(&["start", "one"]).spawn().unwrap();
+    until("start waits, or has ended", || sleeps(&child) || child.try_wait().unwrap().is_some());
+    drop(lock);
+    finish(child).code(0);
+    assert_eq!(machine.ok(&["wait", "one"]), "3");
 }
 
 #[test]

@@ -311,6 +311,12 @@ pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// Whether a process is asleep for a time: in the system call `clock_nanosleep`, by its number.
+pub fn sleeps(child: &Child) -> bool {
+    const NUMBER: &str = if cfg!(target_arch = "x86_64") { "230 " } else { "115 " };
+    fs::read_to_string(format!("/proc/{}/syscall", child.id())).is_ok_and(|text| text.starts_with(NUMBER))
+}
+
 /// Between two looks at a condition.
 fn pause() {
     thread::sleep(Duration::from_millis(5));

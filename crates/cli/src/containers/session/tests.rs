@@ -1,7 +1,7 @@
 //! The loop on real sockets, pipes, terminals and processes.
 
 use super::*;
-use container::attach::Client;
+use container::{attach::Client, options::WindowSize};
 use rustix::{
     net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair},
     process::{Pid, PidfdFlags, getpid, kill_process, pidfd_open},
@@ -366,7 +366,7 @@ fn a_process_on_a_terminal_sees_sizes_and_the_end_of_input() {
     let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
     let streams = [(Output::Stdout, None), (Output::Stderr, None)];
     let mut peer = ExecPeer::from_parts(None, streams, Some(master.into()), Some(pidfd), false).unwrap();
-    peer.resize(30, 100).unwrap();
+    peer.resize(WindowSize { rows: 30, columns: 100 }).unwrap();
     let size = rustix::termios::tcgetwinsize(&slave).unwrap();
     assert_eq!((size.ws_row, size.ws_col), (30, 100));
     let ((in_read, mut in_write), (out_read, out), (_e, err)) = (pipe(), pipe(), pipe());
