@@ -19,7 +19,7 @@ pub use create::Created;
 pub use error::{EngineError, ErrorKind};
 pub use exec::{Exec, ExecIo, ExecOptions};
 pub use observe::{Inspect, Status};
-pub use reconcile::Reconciled;
+pub use reconcile::{Reconciled, Trouble};
 pub use start::Started;
 
 pub(crate) use lifecycle::finish_role;

@@ -16,6 +16,8 @@ mod exec;
 mod life;
 #[path = "container/limits.rs"]
 mod limits;
+#[path = "container/mending.rs"]
+mod mending;
 #[path = "container/network.rs"]
 mod network;
 #[path = "container/privileges.rs"]

@@ -98,7 +98,7 @@ impl Engine {
                 Some(state) => {
                     // Its monitor was killed: give it another, which will say how it ended.
                     match self.try_lock(id)? {
-                        Some(lock) => self.replace_monitor(id, &state, &lock)?,
+                        Some(lock) => drop(self.replace_monitor(id, &state, &lock)?),
                         None => continue,
                     }
                 }

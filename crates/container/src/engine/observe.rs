@@ -13,7 +13,11 @@ use crate::{
 use jiff::Timestamp;
 use model::{ContainerId, ContainerName};
 use serde::Serialize;
-use std::{fmt, fs, io};
+use std::{
+    fmt, fs,
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+};
 
 /// Where in its life a container is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -89,6 +93,19 @@ impl Engine {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).at("read", &path),
         }
+    }
+
+    /// Replaces the recorded state. The holder of the lock may; it stays root's alone to write.
+    pub(super) fn store_state(&self, id: &ContainerId, state: &State) -> Result<(), EngineError> {
+        let path = self.layout.running(id).join("state.json");
+        let temporary = path.with_extension("json.tmp");
+        let write = || -> io::Result<()> {
+            let mut options = fs::OpenOptions::new();
+            let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+            file.write_all(&serde_json::to_vec(state)?)?;
+            fs::rename(&temporary, &path)
+        };
+        write().at("write", &path)
     }
 
     pub(super) fn observe(&self, id: &ContainerId) -> Result<Observed, EngineError> {
