@@ -15,7 +15,7 @@ mod remove;
 mod start;
 mod users;
 
-pub use create::Created;
+pub use create::{Claim, Created};
 pub use error::{EngineError, ErrorKind};
 pub use exec::{Exec, ExecIo, ExecOptions};
 pub use observe::{Inspect, Status};

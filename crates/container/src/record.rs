@@ -60,6 +60,10 @@ pub struct Record {
     pub interactive: bool,
     /// Remove when it ends.
     pub remove: bool,
+    /// Made by one who held its lock from before it was stored until it ran. When nobody holds the lock and it was never
+    /// started, its maker was killed in between, and nobody is to be expected to start it; unlike one that was only created.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub claimed: bool,
     /// Number of the stop signal.
     pub stop_signal: i32,
     /// Seconds between stop signal and SIGKILL.

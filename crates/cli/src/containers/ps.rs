@@ -230,6 +230,7 @@ mod tests {
             manage_etc: true,
             interactive: false,
             remove: false,
+            claimed: false,
             stop_signal: 15,
             stop_timeout: 10,
             labels: [("tier".to_owned(), "front".to_owned())].into(),

@@ -3,6 +3,7 @@
 use super::{
     Engine,
     error::{At, EngineError},
+    lock::Lock,
 };
 use crate::{
     options::{CreateOptions, RuntimeKind, SeccompChoice},
@@ -34,6 +35,14 @@ pub struct Created {
     pub warnings: Vec<String>,
 }
 
+/// A container that was created to be started by whoever made it, and whose lock is held until then.
+#[derive(Debug)]
+#[must_use = "without its lock it is swept as left over"]
+pub struct Claim {
+    pub(super) id: ContainerId,
+    pub(super) lock: Lock,
+}
+
 /// Tries at finding a name that nobody has.
 const NAMES: u32 = 16;
 
@@ -44,6 +53,22 @@ impl Engine {
     /// [`EngineError::Spec`] with every fault of the request, [`EngineError::Seccomp`], [`EngineError::NameTaken`],
     /// [`EngineError::File`].
     pub fn create(&self, options: &CreateOptions) -> Result<Created, EngineError> {
+        self.create_as(options, false).map(|(created, _)| created)
+    }
+
+    /// The same for one who starts it next, with [`Engine::start_claimed`]. Nobody else changes it in between; and when its
+    /// maker is killed before it ran, and it is one to be removed at its end, it is swept rather than kept for ever.
+    ///
+    /// # Errors
+    /// As [`Engine::create`].
+    pub fn create_claimed(&self, options: &CreateOptions) -> Result<(Created, Claim), EngineError> {
+        let (created, lock) = self.create_as(options, true)?;
+        let lock = lock.ok_or_else(|| EngineError::busy("start", &created.id))?;
+        let id = created.id.clone();
+        Ok((created, Claim { id, lock }))
+    }
+
+    fn create_as(&self, options: &CreateOptions, claimed: bool) -> Result<(Created, Option<Lock>), EngineError> {
         if options.runtime == RuntimeKind::Runc {
             let fault = Fault::new("--runtime", "runc behind this engine is not there yet").of("runc");
             return Err(EngineError::Spec(SpecErrors(vec![fault.hint("leave the flag out")])));
@@ -66,7 +91,8 @@ impl Engine {
         let _creating = self.creation_lock(FlockOperation::LockShared)?;
         for _ in 0..NAMES {
             context.random = number;
-            let built = spec::build(options, &facts, &context).map_err(EngineError::Spec)?;
+            let mut built = spec::build(options, &facts, &context).map_err(EngineError::Spec)?;
+            built.record.claimed = claimed;
             if let Some(path) = built.chown.first() {
                 let why = "the option `U` is not supported: id-mapped mounts give the files their owners";
                 return Err(EngineError::Spec(SpecErrors(vec![Fault::new("--volume", why).of(path.display())])));
@@ -74,7 +100,9 @@ impl Engine {
             let (name, named) = (built.record.name.clone(), built.record.named);
             match symlink(id.as_str(), self.layout.name(&name)) {
                 Ok(()) => {
-                    let made = self.make(built);
+                    // Before there is a record: whoever sees one without a holder knows that its maker is gone.
+                    let lock = if claimed { self.try_lock(&id) } else { Ok(None) };
+                    let made = lock.and_then(|lock| Ok((self.make(built)?, lock)));
                     if made.is_err() {
                         self.unmake(&id, &name);
                     }
@@ -139,7 +167,8 @@ impl Engine {
 
     /// Takes back a creation that failed; what can not be removed now has no record and is swept later.
     fn unmake(&self, id: &ContainerId, name: &ContainerName) {
-        for error in [self.discard(id).err(), self.free_name(name, id).err()].into_iter().flatten() {
+        let running = if self.layout.running(id).exists() { self.remove_running(id).err() } else { None };
+        for error in [self.discard(id).err(), self.free_name(name, id).err(), running].into_iter().flatten() {
             tracing::warn!(%error, %id, "the rest of a failed creation is left to the next sweep");
         }
     }

@@ -169,16 +169,21 @@ impl Engine {
         }
         let exit = self.layout.container(id).join("exit");
         if state.is_some() && self.layout.container(id).exists() && !exit.exists() {
-            // Nobody saw it end: that it has is all there is to say.
-            let text = format!("-1 {} 0 0\n", Timestamp::now().as_nanosecond());
-            fs::write(&exit, text).at("write", &exit)?;
+            self.ended_unseen(id)?;
         }
         self.remove_running(id)
     }
 
+    /// Nobody saw it end: that it has is all there is to say.
+    pub(super) fn ended_unseen(&self, id: &ContainerId) -> Result<(), EngineError> {
+        let (begun, exit) = (self.begun(id), self.layout.container(id).join("exit"));
+        fs::write(&begun, format!("-1 {} 0 0\n", Timestamp::now().as_nanosecond())).at("write", &begun)?;
+        fs::rename(&begun, &exit).at("write", &exit)
+    }
+
     /// Removes the run folder, its lock last: until then nobody else can hold one, and after that whoever makes a new one
     /// keeps it, and the folder with it.
-    fn remove_running(&self, id: &ContainerId) -> Result<(), EngineError> {
+    pub(super) fn remove_running(&self, id: &ContainerId) -> Result<(), EngineError> {
         let folder = self.layout.running(id);
         for entry in fs::read_dir(&folder).at("list", &folder)? {
             let entry = entry.at("list", &folder)?;

@@ -17,6 +17,7 @@ use std::{
     fmt, fs,
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
+    path::PathBuf,
 };
 
 /// Where in its life a container is.
@@ -135,12 +136,18 @@ impl Engine {
         }
     }
 
+    /// What a monitor makes when it begins, and renames to the exit file when the container ends.
+    pub(super) fn begun(&self, id: &ContainerId) -> PathBuf {
+        self.layout.container(id).join("exit.tmp")
+    }
+
     fn at_rest(&self, id: &ContainerId, supervised: bool) -> Result<Status, EngineError> {
         let path = self.layout.container(id).join("exit");
         Ok(match (supervised, path.exists()) {
             (_, true) => Status::Exited,
             (true, false) if self.state(id)?.is_some() => Status::Exited, // and its monitor is about to say how
             (true, false) => Status::Starting,
+            (false, false) if self.begun(id).exists() => Status::Exited, // in a power cut
             (false, false) => Status::Created,
         })
     }

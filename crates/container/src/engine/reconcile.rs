@@ -94,6 +94,8 @@ impl Engine {
                 }
             }
         }
+        let swept = self.sweep_records(&mut done);
+        done.note(swept);
         let swept = self.sweep_groups(&mut done);
         done.note(swept);
         let swept = self.sweep_folders(&mut done);
@@ -138,6 +140,49 @@ impl Engine {
                 done.swept.push(format!("run of {id}"));
                 Ok(false)
             }
+        }
+    }
+
+    /// Containers without a run folder that are not what their record says: those that a power cut has ended, and those
+    /// that were to be removed at their end and will not come to it.
+    fn sweep_records(&self, done: &mut Reconciled) -> Result<(), EngineError> {
+        for id in self.ids()? {
+            match self.sweep_record(&id) {
+                Ok(swept) => done.swept.extend(swept),
+                Err(EngineError::NotFound { .. }) => {}
+                Err(error) => {
+                    done.troubles.push(Trouble { container: Some(id), ..Trouble::new(&error) });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn sweep_record(&self, id: &ContainerId) -> Result<Option<String>, EngineError> {
+        let look = || -> Result<_, EngineError> {
+            let record = self.record(id)?;
+            let ended = self.layout.container(id).join("exit").exists();
+            let cut_off = self.begun(id).exists() && !ended;
+            let over = record.remove && (record.claimed || cut_off || ended);
+            Ok((over || cut_off).then_some((record, over)))
+        };
+        if self.layout.running(id).exists() || look()?.is_none() {
+            return Ok(None);
+        }
+        let Some(lock) = self.try_lock(id)? else { return Ok(None) };
+        // Once more, now that nobody changes it.
+        match (self.observe(id)?.state, look()?) {
+            (None, Some((record, true))) => {
+                self.finish(id, &lock)?;
+                self.forget(&record)?;
+                Ok(Some(format!("container {id}")))
+            }
+            (None, Some((_, false))) => {
+                self.ended_unseen(id)?;
+                self.finish(id, &lock)?;
+                Ok(Some(format!("run of {id}")))
+            }
+            _ => Ok(None), // whoever was quicker has done it
         }
     }
 

@@ -1,9 +1,10 @@
 //! Starting: from a record to a plan, and a shim that follows it.
 
 use super::{
-    Engine, Status,
+    Claim, Engine, Status,
     error::{At, EngineError},
     exec::plan_file,
+    lock::Lock,
     remove::ignore_missing,
 };
 use crate::{
@@ -53,12 +54,25 @@ impl Engine {
             self.replace_monitor(id, &state, &lock)?;
             return Err(wrong());
         }
+        self.start_locked(&record, &lock, attach)
+    }
+
+    /// Starts what was created to be started.
+    ///
+    /// # Errors
+    /// As [`Engine::start`].
+    pub fn start_claimed(&self, claim: Claim, attach: bool) -> Result<Started, EngineError> {
+        self.start_locked(&self.record(&claim.id)?, &claim.lock, attach)
+    }
+
+    fn start_locked(&self, record: &Record, lock: &Lock, attach: bool) -> Result<Started, EngineError> {
+        let id = &record.id;
         ignore_missing(fs::remove_file(self.layout.container(id).join("exit")))
             .at("remove", &self.layout.container(id))?;
-        match self.launch(&record, lock.as_fd(), attach) {
+        match self.launch(record, lock.as_fd(), attach) {
             Ok(started) => Ok(started),
             Err(error) => {
-                if let Err(rest) = self.finish(id, &lock) {
+                if let Err(rest) = self.finish(id, lock) {
                     tracing::warn!(error = %rest, %id, "the rest of a failed start is left to the next sweep");
                 }
                 Err(error)

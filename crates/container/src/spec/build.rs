@@ -175,6 +175,7 @@ impl Builder<'_> {
             manage_etc: !self.bundle,
             interactive: options.interactive,
             remove: options.remove,
+            claimed: false,
             stop_signal: stop_signal.number(),
             stop_timeout: options.stop_timeout.unwrap_or(10),
             labels: options.labels.clone(),
