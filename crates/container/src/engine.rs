@@ -7,6 +7,7 @@
 mod create;
 mod error;
 mod exec;
+mod hearing;
 mod lifecycle;
 mod lock;
 mod observe;

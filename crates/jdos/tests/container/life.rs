@@ -1,6 +1,6 @@
 //! Create, start, pause, stop, kill, wait, logs, remove.
 
-use super::machine::{Machine, until};
+use super::machine::{Machine, finish, until};
 
 #[test]
 fn a_container_goes_through_its_life() {
@@ -60,6 +60,29 @@ fn stop_asks_first_and_forces_after_the_grace() {
     until("the trap is set", || machine.root.join("tmp/up").exists());
     machine.ok(&["stop", "other"]);
     assert_eq!(machine.ok(&["wait", "other"]), "8");
+}
+
+/// The stop signal is thrown away as long as the first process has no handler for it.
+#[test]
+fn who_learns_to_hear_within_the_grace_is_asked_again() {
+    let machine = Machine::new();
+    let script = "touch /tmp/up; until test -e /tmp/asked; do sleep 0.01; done; \
+        trap 'touch /tmp/bye; exit 9' TERM; echo x > /tmp/ready; while :; do sleep 1000 & wait; done";
+    machine.start("late", &[], script);
+    until("it runs", || machine.root.join("tmp/up").exists());
+    let stop = machine.command(&["stop", "-t", "50", "late"]).spawn().unwrap();
+    // poll(2), with which it waits for the end: the signal has been sent by then.
+    let waits = || {
+        let call = std::fs::read_to_string(format!("/proc/{}/syscall", stop.id())).unwrap_or_default();
+        ["7 ", "271 "].iter().any(|number| call.starts_with(number))
+    };
+    until("it waits for the end", waits);
+    std::fs::write(machine.root.join("tmp/asked"), "").unwrap();
+    let started = std::time::Instant::now();
+    finish(stop).ok();
+    assert!(started.elapsed() < std::time::Duration::from_secs(30), "{:?}", started.elapsed());
+    assert_eq!(machine.ok(&["wait", "late"]), "9");
+    assert!(machine.root.join("tmp/bye").exists());
 }
 
 #[test]
