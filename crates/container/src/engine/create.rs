@@ -84,7 +84,9 @@ impl Engine {
         let mut context = spec::Context::new(&self.layout, id.clone(), number, Timestamp::now());
         if let SeccompChoice::Profile(path) = &options.seccomp {
             let text = fs::read(path).at("read", path)?;
-            let capabilities = spec::build(options, &facts, &context).map_err(EngineError::Spec)?.capabilities;
+            // What a profile says may depend on the capabilities, which no profile changes.
+            let plain = CreateOptions { seccomp: SeccompChoice::Default, ..options.clone() };
+            let capabilities = spec::build(&plain, &facts, &context).map_err(EngineError::Spec)?.capabilities;
             let fail = |source| EngineError::Seccomp { path: path.clone(), source };
             context.seccomp = Some(seccomp::parse(&text, capabilities).map_err(fail)?);
         }
@@ -157,8 +159,9 @@ impl Engine {
             && !record.default_seccomp
         {
             let path = folder.join("seccomp.bpf");
-            let program =
-                seccomp::compile(profile).map_err(|source| EngineError::Seccomp { path: path.clone(), source })?;
+            let program = seccomp::flags(profile)
+                .and_then(|_| seccomp::compile(profile))
+                .map_err(|source| EngineError::Seccomp { path: path.clone(), source })?;
             fs::write(&path, program).at("write", &path)?;
         }
         self.store(&record)?;

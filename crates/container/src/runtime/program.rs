@@ -33,6 +33,7 @@ use std::{
 pub struct Resolved {
     identity: Identity,
     filter: Vec<u8>,
+    flags: FilterFlags,
 }
 
 /// Looks up the user inside; the root directory is the container's by now. The filter's file is the host's, so it is
@@ -57,17 +58,21 @@ pub fn resolve(program: &Program, filter: Option<Vec<u8>>) -> Result<Resolved, F
     let filter = match &program.filter {
         Filter::None => Vec::new(),
         Filter::Default(capabilities) => seccomp::default_program(capabilities).into_owned(),
-        Filter::File(path) => {
+        Filter::File(path, _) => {
             filter.ok_or_else(|| Failure::new(FailureKind::Failed, "read filter", path.display(), "it was not read"))?
         }
     };
-    Ok(Resolved { identity, filter })
+    let flags = match &program.filter {
+        Filter::File(_, flags) => *flags,
+        Filter::None | Filter::Default(_) => FilterFlags::NONE,
+    };
+    Ok(Resolved { identity, filter, flags })
 }
 
 /// The compiled filter of a program, read from the host's file.
 pub fn read_filter(program: &Program) -> Result<Option<Vec<u8>>, Failure> {
     match &program.filter {
-        Filter::File(path) => std::fs::read(path).map(Some).during("read filter", path.display()),
+        Filter::File(path, _) => std::fs::read(path).map(Some).during("read filter", path.display()),
         Filter::None | Filter::Default(_) => Ok(None),
     }
 }
@@ -129,7 +134,7 @@ impl Resolved {
             }
         }
         if !no_new_privileges {
-            load(&self.filter)?; // needs CAP_SYS_ADMIN, which is about to go
+            load(&self.filter, self.flags)?; // needs CAP_SYS_ADMIN, which is about to go
         }
         set_keep_capabilities(true).during("keep capabilities for", "the change of user")?;
         let groups: Vec<Gid> = identity.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
@@ -155,7 +160,7 @@ impl Resolved {
         set_parent_process_death_signal(None).during("outlive", "the shim")?;
         if no_new_privileges {
             set_no_new_privs(true).during("set", "no_new_privs")?;
-            load(&self.filter)?;
+            load(&self.filter, self.flags)?;
         }
         let errno = process::execute(&file, &arguments, &environment);
         let kind = match errno {
@@ -176,11 +181,11 @@ fn explain(errno: rustix::io::Errno) -> String {
     }
 }
 
-fn load(filter: &[u8]) -> Result<(), Failure> {
+fn load(filter: &[u8], flags: FilterFlags) -> Result<(), Failure> {
     if filter.is_empty() {
         return Ok(());
     }
-    kernel::install(filter, FilterFlags::default()).during("load", "the system call filter")
+    kernel::install(filter, flags).during("load", "the system call filter")
 }
 
 struct Sets {
