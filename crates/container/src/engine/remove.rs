@@ -5,7 +5,7 @@ use super::{
     error::{At, EngineError},
 };
 use crate::{cgroup, record::Record};
-use model::{ContainerId, ContainerName};
+use model::{ContainerId, ContainerName, NetworkMode};
 use rustix::fs::FlockOperation;
 use std::{
     fs, io,
@@ -49,10 +49,15 @@ impl Engine {
         self.forget(&record)
     }
 
-    /// Removes the name and the data folder of a container.
+    /// Removes the name and the data folder of a container. One that was given no name gives its addresses back: nobody will
+    /// ask for them again.
     pub(super) fn forget(&self, record: &Record) -> Result<(), EngineError> {
         self.free_name(&record.name, &record.id)?;
         self.discard(&record.id)?;
+        // Last: if this is cut off, the next sweep finds a lease of nobody.
+        if let (false, NetworkMode::Bridge(network)) = (record.named, &record.network) {
+            self.networks_of().release(network, record.identity()).map_err(EngineError::network)?;
+        }
         self.remove_parent_group()
     }
 
