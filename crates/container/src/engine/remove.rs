@@ -1,7 +1,7 @@
 //! Removing containers.
 
 use super::{
-    Engine, Status,
+    Engine, Inspect, Status,
     error::{At, EngineError},
 };
 use crate::{cgroup, record::Record};
@@ -75,14 +75,14 @@ impl Engine {
         })
     }
 
-    /// Removes all that have ended; gives their ids.
+    /// Removes all that do not run, be it that they have ended or were never started, and are chosen; gives their ids.
     ///
     /// # Errors
     /// The first one's; those before it are gone.
-    pub fn prune(&self) -> Result<Vec<ContainerId>, EngineError> {
+    pub fn prune(&self, chosen: impl Fn(&Inspect) -> bool) -> Result<Vec<ContainerId>, EngineError> {
         let mut gone = Vec::new();
         for one in self.list()? {
-            if one.status != Status::Exited {
+            if !matches!(one.status, Status::Created | Status::Exited) || !chosen(&one) {
                 continue;
             }
             match self.remove(&one.id, false) {

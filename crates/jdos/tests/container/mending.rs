@@ -62,7 +62,8 @@ fn folder_of(machine: &Machine, part: &str, name: &str) -> PathBuf {
 
 fn names(machine: &Machine) -> Vec<String> {
     let all: Value = serde_json::from_str(&machine.ok(&["ps", "-a", "--json"])).unwrap();
-    let mut names: Vec<_> = all.as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap().to_owned()).collect();
+    let mut names: Vec<_> =
+        all.as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap().to_owned()).collect();
     names.sort();
     names
 }
