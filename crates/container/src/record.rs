@@ -48,6 +48,10 @@ pub struct Record {
     pub userns: Option<NamespaceMode>,
     /// Network.
     pub network: NetworkMode,
+    /// Files and folders of the host that belong to the container's user whenever it starts (`--volume …:U`), with all below
+    /// them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub chown: Vec<PathBuf>,
     /// Published ports.
     pub ports: Vec<PortMapping>,
     /// Wished address.

@@ -224,6 +224,7 @@ mod tests {
             groups: Vec::new(),
             userns: None,
             network: NetworkMode::None,
+            chown: Vec::new(),
             ports: model::PortMapping::parse_all("8080:80").unwrap(),
             ip: None,
             dns: Default::default(),

@@ -9,7 +9,8 @@ use crate::{
     options::{CreateOptions, RuntimeKind, SeccompChoice},
     record::Record,
     seccomp,
-    spec::{self, Built, Facts, Fault, SpecErrors},
+    spec::{self, Built, Facts, Fault, NewVolume, SpecErrors},
+    volume::{Volumes, with_root},
 };
 use jiff::Timestamp;
 use model::{ContainerId, ContainerName};
@@ -19,7 +20,7 @@ use rustix::{
 };
 use std::{
     fs, io,
-    os::fd::OwnedFd,
+    os::fd::{BorrowedFd, OwnedFd},
     os::unix::fs::{DirBuilderExt, symlink},
     path::Path,
 };
@@ -95,10 +96,6 @@ impl Engine {
             context.random = number;
             let mut built = spec::build(options, &facts, &context).map_err(EngineError::Spec)?;
             built.record.claimed = claimed;
-            if let Some(path) = built.chown.first() {
-                let why = "the option `U` is not supported: id-mapped mounts give the files their owners";
-                return Err(EngineError::Spec(SpecErrors(vec![Fault::new("--volume", why).of(path.display())])));
-            }
             let (name, named) = (built.record.name.clone(), built.record.named);
             match symlink(id.as_str(), self.layout.name(&name)) {
                 Ok(()) => {
@@ -151,9 +148,7 @@ impl Engine {
         if let Some(tar) = unpack {
             unpack_tar(&tar, &folder.join("rootfs"))?;
         }
-        for volume in volumes {
-            fs::DirBuilder::new().recursive(true).mode(0o755).create(&volume.path).at("make", &volume.path)?;
-        }
+        self.make_volumes(&record, &volumes)?;
         let filter = record.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
         if let Some(profile) = filter
             && !record.default_seccomp
@@ -166,6 +161,21 @@ impl Engine {
         }
         self.store(&record)?;
         Ok(Created { id: record.id, name: record.name, warnings })
+    }
+
+    /// Makes the named volumes that are not there yet, with what the root has at their places. They stay whatever becomes
+    /// of the container.
+    fn make_volumes(&self, record: &Record, volumes: &[NewVolume]) -> Result<(), EngineError> {
+        let store = Volumes::new(&self.layout);
+        let new: Vec<&NewVolume> = volumes.iter().filter(|volume| !store.exists(volume)).collect();
+        let (filled, empty): (Vec<_>, Vec<_>) = new.into_iter().partition(|volume| volume.copy);
+        let fail = |source| EngineError::volume(&record.id, source);
+        if !filled.is_empty() {
+            let fill =
+                |root: BorrowedFd<'_>| filled.iter().try_for_each(|volume| store.make(volume, &record.id, Some(root)));
+            with_root(&record.root, &self.layout.container(&record.id), fill).map_err(fail)?;
+        }
+        empty.iter().try_for_each(|volume| store.make(volume, &record.id, None)).map_err(fail)
     }
 
     /// Takes back a creation that failed; what can not be removed now has no record and is swept later.

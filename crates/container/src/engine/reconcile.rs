@@ -19,6 +19,7 @@ use crate::{
     runtime::{identity, number, shim},
     state::State,
     sys::process,
+    volume::Volumes,
 };
 use model::{ContainerId, ContainerName};
 use rustix::fs::{FlockOperation, Mode, OFlags, open};
@@ -236,6 +237,7 @@ impl Engine {
                 }
             }
         }
+        done.swept.extend(Volumes::new(&self.layout).sweep().map_err(|source| EngineError::Volumes { source })?);
         for name in entries::<ContainerName>(&self.layout.data().join("names"))? {
             let path = self.layout.name(&name);
             let target = fs::read_link(&path).unwrap_or_default();

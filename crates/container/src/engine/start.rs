@@ -15,6 +15,7 @@ use crate::{
     runtime::{self, Report, Role, number},
     spec,
     state::Addresses,
+    volume,
 };
 use model::{ContainerId, NetworkMode};
 use rustix::{
@@ -82,6 +83,10 @@ impl Engine {
 
     fn launch(&self, record: &Record, lock: BorrowedFd<'_>, attach: bool) -> Result<Started, EngineError> {
         let id = &record.id;
+        if !record.chown.is_empty() {
+            volume::with_root(&record.root, &self.layout.container(id), |root| volume::own(record, root))
+                .map_err(|source| EngineError::volume(id, source))?;
+        }
         let network = EngineError::network;
         let networks = self.networks_of();
         let lease = match &record.network {
