@@ -9,6 +9,7 @@ mod inspect;
 mod logs;
 mod network;
 mod problems;
+mod prune;
 mod ps;
 mod reconcile;
 mod resources;
@@ -78,8 +79,8 @@ enum Verb {
     /// Remove containers and what they wrote
     #[command(visible_alias = "remove")]
     Rm(Lazy<change::RmArguments>),
-    /// Remove all containers that have ended
-    Prune(Lazy<change::PruneArguments>),
+    /// Remove all containers that do not run
+    Prune(Lazy<prune::PruneArguments>),
     /// List containers
     #[command(visible_aliases = ["ls", "list"])]
     Ps(Lazy<ps::PsArguments>),
@@ -167,7 +168,7 @@ impl ContainerCommand {
             Verb::Update(arguments) => update::update(context, &arguments),
             Verb::Wait(arguments) => change::wait(context, &arguments),
             Verb::Rm(arguments) => change::rm(context, &arguments),
-            Verb::Prune(arguments) => change::prune(context, &arguments),
+            Verb::Prune(arguments) => prune::prune(context, &arguments),
             Verb::Ps(arguments) => ps::ps(context, &arguments),
             Verb::Inspect(arguments) => inspect::inspect(context, &arguments),
             Verb::Logs(arguments) => logs::logs(context, &arguments),

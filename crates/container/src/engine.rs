@@ -7,6 +7,7 @@
 mod create;
 mod error;
 mod exec;
+mod hearing;
 mod lifecycle;
 mod lock;
 mod observe;
@@ -15,12 +16,12 @@ mod remove;
 mod start;
 mod users;
 
-pub use create::Created;
+pub use create::{Claim, Created};
 pub use error::{EngineError, ErrorKind};
 pub use exec::{Exec, ExecIo, ExecOptions};
 pub use observe::{Inspect, Status};
-pub use reconcile::Reconciled;
-pub use start::Started;
+pub use reconcile::{Reconciled, Trouble};
+pub use start::{Started, Viewer};
 
 pub(crate) use lifecycle::finish_role;
 

@@ -4,6 +4,7 @@ use crate::{
     capability::CapabilitySet,
     network::Lease,
     record::{Record, Root},
+    seccomp::FilterFlags,
     spec::MountOptions,
     state::Users,
 };
@@ -19,8 +20,8 @@ pub enum Filter {
     None,
     /// The built-in one for these capabilities.
     Default(CapabilitySet),
-    /// The compiled program in this file.
-    File(PathBuf),
+    /// The compiled program in this file, installed with these flags.
+    File(PathBuf, FilterFlags),
 }
 
 /// A program to become: the last part of a start and of an exec.

@@ -11,7 +11,7 @@ mod mounts;
 mod prepare;
 mod program;
 pub(crate) mod shim;
-mod tree;
+pub(crate) mod tree;
 
 pub(crate) use message::receive_report;
 pub use message::{Failure, FailureKind, Report};

@@ -20,6 +20,8 @@ mod life;
 mod limits;
 #[path = "container/logs.rs"]
 mod logs;
+#[path = "container/mending.rs"]
+mod mending;
 #[path = "container/network.rs"]
 mod network;
 #[path = "container/privileges.rs"]

@@ -14,7 +14,7 @@ use super::{
 use crate::failure::{Code, Failure, Result};
 use clap::Args;
 use container::{
-    engine::{Created, EngineError, ErrorKind, Status},
+    engine::{Claim, Created, EngineError, ErrorKind, Status, Viewer},
     options::CreateOptions,
 };
 use std::{
@@ -61,8 +61,11 @@ pub fn run(context: &mut Context<'_, '_, '_>, arguments: &RunArguments) -> Resul
     const VERB: &str = "run";
     let keys = arguments.foreground.keys()?;
     context.printer.quiet = arguments.create.keeping.quiet;
-    let (created, options) = make(context, &arguments.create, VERB)?;
-    let started = launch(context, &created, &options, arguments, keys);
+    let (options, id_file) = prepare(context, &arguments.create, VERB)?;
+    let made = context.engine.create_claimed(&options);
+    let (created, claim) = made.map_err(|error| advise(&error, VERB, "CONTAINER"))?;
+    tell(context, &created, id_file)?;
+    let started = launch(context, (&created, claim), &options, arguments, keys);
     if started.is_err() {
         // Nothing is left behind of what did not start. That it failed to start is what the user is told.
         match context.engine.remove(&created.id, true) {
@@ -100,18 +103,18 @@ impl Launched<'_> {
 
 fn launch<'l>(
     context: &mut Context<'_, '_, '_>,
-    created: &'l Created,
+    (created, claim): (&'l Created, Claim),
     options: &CreateOptions,
     arguments: &RunArguments,
     keys: Option<DetachKeys>,
 ) -> Result<Launched<'l>> {
     // Caught before it starts: an interrupt then is for the container.
     let signals = if arguments.detach { None } else { Some(catch()?) };
-    let started = match &signals {
-        Some(_) => context.engine.start_attached(&created.id, own_window_size()),
-        None => context.engine.start(&created.id),
-    };
-    let started = started.map_err(|error| advise(&error, "run", created.name.as_str()))?;
+    let viewer = (!arguments.detach).then(|| Viewer { window: own_window_size() });
+    let started = context
+        .engine
+        .start_claimed(claim, viewer)
+        .map_err(|error| advise(&error, "run", created.name.as_str()))?;
     context.printer.warnings(&started.warnings);
     if let Some(file) = &arguments.pidfile {
         fs::write(file, format!("{}\n", started.pid))
@@ -141,18 +144,20 @@ fn launch<'l>(
 /// Creates only.
 pub fn create(context: &mut Context<'_, '_, '_>, arguments: &CreateArguments) -> Result<Code> {
     context.printer.quiet = arguments.keeping.quiet;
-    let (created, _) = make(context, arguments, "create")?;
+    let (options, id_file) = prepare(context, arguments, "create")?;
+    let created = context.engine.create(&options).map_err(|error| advise(&error, "create", "CONTAINER"))?;
+    tell(context, &created, id_file)?;
     let document = serde_json::json!({ "id": created.id, "name": created.name, "warnings": created.warnings });
     context.printer.result(&document, || format!("{}\n", created.id))?;
     Ok(Code::DONE)
 }
 
-/// Translates the arguments and creates the container.
-fn make(
+/// Translates the arguments, and makes room for the container.
+fn prepare<'a>(
     context: &mut Context<'_, '_, '_>,
-    arguments: &CreateArguments,
+    arguments: &'a CreateArguments,
     verb: &str,
-) -> Result<(Created, CreateOptions)> {
+) -> Result<(CreateOptions, Option<IdFile<'a>>)> {
     let options = options(arguments, verb)?;
     let id_file = arguments.keeping.cidfile.as_deref().map(IdFile::reserve).transpose()?;
     if arguments.keeping.replace
@@ -160,12 +165,16 @@ fn make(
     {
         remove_if_there(context, name.as_str())?;
     }
-    let created = context.engine.create(&options).map_err(|error| advise(&error, verb, "CONTAINER"))?;
+    Ok((options, id_file))
+}
+
+/// Says what was created.
+fn tell(context: &mut Context<'_, '_, '_>, created: &Created, id_file: Option<IdFile<'_>>) -> Result<()> {
     context.printer.warnings(&created.warnings);
-    if let Some(id_file) = id_file {
-        id_file.fill(created.id.as_str())?;
+    match id_file {
+        Some(id_file) => id_file.fill(created.id.as_str()),
+        None => Ok(()),
     }
-    Ok((created, options))
 }
 
 fn options(arguments: &CreateArguments, verb: &str) -> Result<CreateOptions> {

@@ -7,6 +7,7 @@ use crate::{
     runtime::{Failure, FailureKind},
     seccomp::SeccompError,
     spec::SpecErrors,
+    volume::VolumeError,
 };
 use model::ContainerId;
 use std::{
@@ -119,6 +120,20 @@ pub enum EngineError {
         /// Why.
         source: Box<NetworkError>,
     },
+    /// Its volumes.
+    #[error("the volumes of container {id} could not be made ready")]
+    Volume {
+        /// Whose.
+        id: String,
+        /// Why.
+        source: Box<VolumeError>,
+    },
+    /// Volumes that are nobody's.
+    #[error("volumes could not be cleared away")]
+    Volumes {
+        /// Why.
+        source: VolumeError,
+    },
     /// A file or a system call.
     #[error("can not {operation} {}", .path.display())]
     File {
@@ -145,11 +160,15 @@ impl EngineError {
                 FailureKind::Denied => ErrorKind::Denied,
                 FailureKind::NoIdmap | FailureKind::Failed => ErrorKind::Failed,
             },
-            Self::Cgroup { .. } => ErrorKind::Failed,
+            Self::Cgroup { .. } | Self::Volumes { .. } => ErrorKind::Failed,
             Self::Network { source } => match **source {
                 NetworkError::InUse { .. } | NetworkError::Port { .. } => ErrorKind::Conflict,
                 NetworkError::Unknown { .. } => ErrorKind::NotFound,
                 _ => ErrorKind::Failed,
+            },
+            Self::Volume { source, .. } => match **source {
+                VolumeError::Hosts { .. } | VolumeError::User { .. } => ErrorKind::Invalid,
+                VolumeError::TooDeep { .. } | VolumeError::File { .. } => ErrorKind::Failed,
             },
             Self::File { source, .. } => match source.kind() {
                 io::ErrorKind::PermissionDenied => ErrorKind::Denied,
@@ -163,6 +182,9 @@ impl EngineError {
     }
     pub(super) fn network(source: NetworkError) -> Self {
         Self::Network { source: Box::new(source) }
+    }
+    pub(super) fn volume(id: &ContainerId, source: VolumeError) -> Self {
+        Self::Volume { id: id.short().to_owned(), source: Box::new(source) }
     }
     pub(super) fn start(id: &ContainerId, source: Failure) -> Self {
         Self::Start { id: id.short().to_owned(), source }

@@ -7,6 +7,7 @@ use crate::{
     plan::{ExecPlan, Filter, Program},
     record::Record,
     runtime::{self, Report, Role, number},
+    seccomp,
     spec::{self, Fault},
     state::{Exit, Users},
 };
@@ -219,11 +220,14 @@ fn namespaces(record: &Record) -> i32 {
 /// The program of a container itself.
 pub(super) fn own_program(record: &Record, container: PathBuf) -> Program {
     let process = record.spec.process().clone().unwrap_or_default();
-    let profile = record.spec.linux().as_ref().is_some_and(|linux| linux.seccomp().is_some());
+    let profile = record.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
     let filter = match (record.default_seccomp, profile) {
         (true, _) => Filter::Default(bounding(process.capabilities().as_ref())),
-        (false, true) => Filter::File(container.join("seccomp.bpf")),
-        (false, false) => Filter::None,
+        // Flags that can not be had were refused when it was created.
+        (false, Some(profile)) => {
+            Filter::File(container.join("seccomp.bpf"), seccomp::flags(profile).unwrap_or_default())
+        }
+        (false, None) => Filter::None,
     };
     Program { process, user: record.user.clone(), groups: record.groups.clone(), filter }
 }
@@ -272,4 +276,33 @@ fn program(record: &Record, options: &ExecOptions, container: PathBuf) -> Result
         program.groups.clear();
     }
     if faults.is_empty() { Ok(program) } else { Err(EngineError::Spec(spec::SpecErrors(faults))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        layout::Layout,
+        options::{CreateOptions, RootSource, SeccompChoice},
+        seccomp::FilterFlags,
+        spec::Facts,
+    };
+
+    #[test]
+    fn a_profile_is_installed_with_its_flags() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::open(&folder.path().join("data"), Some(&folder.path().join("run"))).unwrap();
+        let mut options = CreateOptions::new(RootSource::Directory("/".into()), vec!["true".to_owned()]);
+        options.seccomp = SeccompChoice::Profile("given below".into());
+        let filter = |text: &str| {
+            let mut context = spec::Context::new(&layout, ContainerId::from_random([1; 16]), 1, Timestamp::UNIX_EPOCH);
+            context.seccomp = Some(seccomp::parse(text.as_bytes(), CapabilitySet::DOCKER).unwrap());
+            let built = spec::build(&options, &Facts::read().unwrap(), &context).unwrap();
+            own_program(&built.record, "/c".into()).filter
+        };
+        let file = |flags| Filter::File("/c/seccomp.bpf".into(), flags);
+        let text = r#"{"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_LOG"]}"#;
+        assert_eq!(filter(text), file(FilterFlags::LOG));
+        assert_eq!(filter(r#"{"defaultAction": "SCMP_ACT_ALLOW"}"#), file(FilterFlags::SPEC_ALLOW));
+    }
 }

@@ -1,9 +1,10 @@
 //! Starting: from a record to a plan, and a shim that follows it.
 
 use super::{
-    Engine, HANDOVER, Status,
+    Claim, Engine, HANDOVER, Status,
     error::{At, EngineError},
     exec::plan_file,
+    lock::Lock,
     remove::{AGAIN, ignore_missing},
 };
 use crate::{
@@ -15,6 +16,7 @@ use crate::{
     runtime::{self, Report, Role, number},
     spec,
     state::Addresses,
+    volume,
 };
 use model::{ContainerId, NetworkMode};
 use rustix::{
@@ -41,8 +43,9 @@ pub struct Started {
 
 /// Somebody who is connected from before the program runs.
 #[derive(Debug, Clone, Copy)]
-struct Viewer {
-    window: Option<WindowSize>,
+pub struct Viewer {
+    /// The size of its window: a terminal, if the container has one, is of this size from the first moment.
+    pub window: Option<WindowSize>,
 }
 
 impl Engine {
@@ -85,12 +88,25 @@ impl Engine {
             self.replace_monitor(id, &state, &lock)?;
             return Err(wrong());
         }
+        self.start_locked(&record, &lock, viewer)
+    }
+
+    /// Starts what was created to be started.
+    ///
+    /// # Errors
+    /// As [`Engine::start`].
+    pub fn start_claimed(&self, claim: Claim, viewer: Option<Viewer>) -> Result<Started, EngineError> {
+        self.start_locked(&self.record(&claim.id)?, &claim.lock, viewer)
+    }
+
+    fn start_locked(&self, record: &Record, lock: &Lock, viewer: Option<Viewer>) -> Result<Started, EngineError> {
+        let id = &record.id;
         ignore_missing(fs::remove_file(self.layout.container(id).join("exit")))
             .at("remove", &self.layout.container(id))?;
-        match self.launch(&record, lock.as_fd(), viewer) {
+        match self.launch(record, lock.as_fd(), viewer) {
             Ok(started) => Ok(started),
             Err(error) => {
-                if let Err(rest) = self.finish(id, &lock) {
+                if let Err(rest) = self.finish(id, lock) {
                     tracing::warn!(error = %rest, %id, "the rest of a failed start is left to the next sweep");
                 }
                 Err(error)
@@ -100,6 +116,10 @@ impl Engine {
 
     fn launch(&self, record: &Record, lock: BorrowedFd<'_>, viewer: Option<Viewer>) -> Result<Started, EngineError> {
         let id = &record.id;
+        if !record.chown.is_empty() {
+            volume::with_root(&record.root, &self.layout.container(id), |root| volume::own(record, root))
+                .map_err(|source| EngineError::volume(id, source))?;
+        }
         let network = EngineError::network;
         let networks = self.networks_of();
         let lease = match &record.network {

@@ -147,6 +147,20 @@ impl Machine {
         if own.exists() { own } else { Path::new("/sys/fs/cgroup").join(group) }
     }
 
+    /// Ends the monitor of a running container at once, and waits until its lock is free.
+    pub fn kill_monitor(&self, name: &str) {
+        let id = self.inspect(name)["id"].as_str().unwrap().to_owned();
+        let lock = self.path("run").join("containers").join(&id).join("lock");
+        let holder = entries(Path::new("/proc")).into_iter().find(|process| {
+            let monitor = fs::read(process.join("cmdline")).is_ok_and(|line| line.starts_with(b"jdos-monitor"));
+            monitor && fs::read_link(process.join("fd/5")).is_ok_and(|file| file == lock)
+        });
+        let holder = holder.expect("it has a monitor");
+        let kill = Command::new("/bin/busybox").args(["kill", "-9"]).arg(holder.file_name().unwrap()).status().unwrap();
+        assert!(kill.success(), "{kill}");
+        until("the monitor is gone", || fs::read_link(holder.join("fd/5")).is_err());
+    }
+
     /// Names of all containers there are.
     pub fn containers(&self) -> Vec<String> {
         let words = self.ok(&["ps", "-a", "-q", "--no-trunc"]);
