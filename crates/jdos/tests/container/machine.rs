@@ -292,6 +292,11 @@ pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// How often to do what is done again and again: less where time is dear.
+pub fn rounds(many: u32, few: u32) -> u32 {
+    if std::env::var_os("JDOS_TEST_EMULATED").is_some() { few } else { many }
+}
+
 /// Between two looks at a condition.
 fn pause() {
     thread::sleep(Duration::from_millis(5));
