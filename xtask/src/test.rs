@@ -17,6 +17,9 @@ pub struct Options {
     /// Only this stage (may be given several times); all but the guest when none is named
     #[arg(long = "stage", value_enum, value_name = "STAGE")]
     stages: Vec<Stage>,
+    /// Only tests whose names contain one of these, in the stages `tests` and `guest`
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
 }
 
 /// A part of the suite, in the order in which it runs: what is quick first.
@@ -78,7 +81,7 @@ pub fn run(options: &Options) -> Result<()> {
             continue;
         }
         let mut count = Count::default();
-        if let Err(error) = output::step(stage.title(), || stage.run(&workspace, &mut count)) {
+        if let Err(error) = output::step(stage.title(), || stage.run(&workspace, &options.names, &mut count)) {
             output::say(&format!("{}: {error:#}", stage.title()));
             failed.push(stage.title());
         }
@@ -108,7 +111,7 @@ impl Stage {
     }
 
     /// Runs one stage; what it counted stands in `count` even when it fails.
-    fn run(self, workspace: &Workspace, count: &mut Count) -> Result<()> {
+    fn run(self, workspace: &Workspace, names: &[String], count: &mut Count) -> Result<()> {
         let mut command = cargo();
         command.current_dir(workspace.root());
         match self {
@@ -121,10 +124,10 @@ impl Stage {
                 ensure!(ok, "clippy found something");
                 Ok(())
             }
-            Self::Tests => tests(workspace, count),
+            Self::Tests => tests(workspace, names, count),
             Self::Examples => counted(command.args(["test", "--workspace", "--doc", "--locked"]), libtest, count),
             Self::Guest => {
-                *count = guest::tests::run(workspace)?;
+                *count = guest::suite::run(workspace, names)?;
                 ensure!(count.failed == 0, "{} tests failed in the guest", count.failed);
                 ensure!(count.passed > 0, "no test ran in the guest");
                 Ok(())
@@ -140,7 +143,7 @@ fn dependencies(workspace: &Workspace) -> Result<()> {
     run::quiet(command.args(["check", "bans", "licenses", "sources"])).map(drop)
 }
 
-fn tests(workspace: &Workspace, count: &mut Count) -> Result<()> {
+fn tests(workspace: &Workspace, names: &[String], count: &mut Count) -> Result<()> {
     match setup::tool(workspace, "cargo-nextest") {
         Ok(nextest) => {
             let mut command = Command::new(nextest);
@@ -152,7 +155,7 @@ fn tests(workspace: &Workspace, count: &mut Count) -> Result<()> {
                 "--color",
                 "never",
             ]);
-            counted(&mut command, nextest_summary, count)
+            counted(command.args(names), nextest_summary, count)
         }
         Err(error) => {
             output::detail(&format!("{error:#}; using cargo test, which shares one process among a crate's tests"));
@@ -165,7 +168,7 @@ fn tests(workspace: &Workspace, count: &mut Count) -> Result<()> {
                 "--tests",
                 "--locked",
             ]);
-            counted(command.arg("--no-fail-fast"), libtest, count)
+            counted(command.args(["--no-fail-fast", "--"]).args(names), libtest, count)
         }
     }
 }
