@@ -31,7 +31,7 @@ use root::Root;
 const DISK_MODULES: [&str; 3] = ["virtio_pci", "virtio_blk", "ext4"];
 
 /// What containers and their networks use, where it is not built in.
-const MODULES: [&str; 23] = [
+const MODULES: [&str; 24] = [
     "virtio_rng",
     "overlay",
     "loop",
@@ -42,6 +42,7 @@ const MODULES: [&str; 23] = [
     "bridge",
     "nf_tables",
     "nf_conntrack",
+    "nf_conntrack_netlink",
     "nf_nat",
     "nft_chain_nat",
     "nft_ct",
