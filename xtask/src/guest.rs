@@ -10,6 +10,7 @@
 
 mod cpio;
 mod kernel;
+mod power;
 mod root;
 pub mod suite;
 pub mod verb;
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::run;
 use crate::workspace::Workspace;
 use kernel::{Kernel, Module};
 use root::Root;
@@ -70,6 +72,7 @@ pub struct Builder<'a> {
     environment: Vec<(String, String)>,
     memory: u32,
     processors: u32,
+    disk: Option<PathBuf>,
     deadline: Duration,
 }
 
@@ -111,6 +114,7 @@ impl<'a> Builder<'a> {
             environment: Vec::new(),
             memory: 2048,
             processors: 1,
+            disk: None,
             deadline: Duration::from_secs(600),
         })
     }
@@ -164,6 +168,13 @@ impl<'a> Builder<'a> {
     /// memory makes a process take two to three times as long to start. Two guests do more than one with two processors.
     pub fn processors(mut self, number: u32) -> Self {
         self.processors = number;
+        self
+    }
+
+    /// A further disk, `/dev/vdb` inside, that outlives the guest: see [`blank_disk`]. When the power is cut it holds what
+    /// the guest had written to it, and not what was in the guest's memory still.
+    pub fn disk(mut self, path: &Path) -> Self {
+        self.disk = Some(path.to_path_buf());
         self
     }
 
@@ -275,6 +286,9 @@ impl<'a> Builder<'a> {
             .args(["-append", "console=ttyS0 loglevel=5 panic=-1 mitigations=off nokaslr tsc=reliable"])
             .arg("-drive")
             .arg(format!("file={},if=virtio,format=raw,cache=unsafe", disk.display()))
+            .args(self.disk.iter().flat_map(|disk| {
+                ["-drive".to_owned(), format!("file={},if=virtio,format=raw,cache=unsafe", disk.display())]
+            }))
             .args(["-device", "virtio-rng-pci"])
             .arg("-serial")
             .arg(format!("file:{}", console.display()))
@@ -292,36 +306,66 @@ impl Machine {
     pub fn wait(mut self, mut each: impl FnMut(&str)) -> Result<Outcome> {
         let mut outcome = Outcome { statuses: Vec::new(), text: String::new() };
         let mut ended = false;
-        loop {
-            match self.lines.recv_timeout(self.ends.saturating_duration_since(Instant::now())) {
-                Ok(line) => match line.strip_prefix(&self.mark) {
-                    Some(" end") => ended = true,
-                    Some(status) => {
-                        let code =
-                            status.trim().parse().with_context(|| format!("the guest gave no exit code: {line}"))?;
-                        outcome.statuses.push(code);
-                    }
-                    None => {
-                        each(&line);
-                        outcome.text.push_str(&line);
-                        outcome.text.push('\n');
-                    }
-                },
-                Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => {
-                    bail!("the guest did not end within {} s; {}", self.deadline.as_secs(), self.last_words(&outcome))
+        while let Some(line) = self.line(&outcome.text)? {
+            match line.strip_prefix(&self.mark) {
+                Some(" end") => ended = true,
+                Some(status) => {
+                    let code = status.trim().parse();
+                    outcome.statuses.push(code.with_context(|| format!("the guest gave no exit code: {line}"))?);
+                }
+                None => {
+                    each(&line);
+                    outcome.text.push_str(&line);
+                    outcome.text.push('\n');
                 }
             }
         }
         let status = self.qemu.wait().context("cannot wait for QEMU")?;
         let log = self.folder.join("output.log");
         fs::write(&log, &outcome.text).with_context(|| format!("cannot write {}", log.display()))?;
-        ensure!(ended && status.success(), "the guest stopped early (QEMU: {status}); {}", self.last_words(&outcome));
+        let text = &outcome.text;
+        ensure!(ended && status.success(), "the guest stopped early (QEMU: {status}); {}", self.last_words(text));
         Ok(outcome)
     }
 
+    /// Waits for a line that is so and, after a delay, cuts the power. Gives all that the commands said until then; the last
+    /// line may be cut short.
+    ///
+    /// # Errors
+    /// The guest took too long, or ended before.
+    pub fn cut_when(mut self, delay: Duration, mut is_so: impl FnMut(&str) -> bool) -> Result<Vec<String>> {
+        let mut said = Vec::new();
+        loop {
+            let line = self.line(&said.join("\n"))?;
+            let Some(line) = line.filter(|line| !line.starts_with(&self.mark)) else {
+                bail!("the guest ended before its power was cut; {}", self.last_words(&said.join("\n")));
+            };
+            let so = is_so(&line);
+            said.push(line);
+            if so {
+                break;
+            }
+        }
+        std::thread::sleep(delay);
+        self.qemu.kill().context("cannot cut the power")?;
+        self.qemu.wait().context("cannot wait for QEMU")?;
+        said.extend(self.lines.iter());
+        Ok(said)
+    }
+
+    /// The next line; none when the guest is off. `text` is what it said before, for an error.
+    fn line(&self, text: &str) -> Result<Option<String>> {
+        match self.lines.recv_timeout(self.ends.saturating_duration_since(Instant::now())) {
+            Ok(line) => Ok(Some(line)),
+            Err(RecvTimeoutError::Disconnected) => Ok(None),
+            Err(RecvTimeoutError::Timeout) => {
+                bail!("the guest did not end within {} s; {}", self.deadline.as_secs(), self.last_words(text))
+            }
+        }
+    }
+
     /// What the kernel and the commands said last, for an error.
-    fn last_words(&self, outcome: &Outcome) -> String {
+    fn last_words(&self, said: &str) -> String {
         let console = fs::read(&self.console).unwrap_or_default();
         let tail = |text: &str| {
             let lines: Vec<&str> = text.lines().map(|line| line.trim_end_matches('\r')).collect();
@@ -331,7 +375,7 @@ impl Machine {
             "kernel ({}):\n  │ {}\n  commands:\n  │ {}",
             self.console.display(),
             tail(&String::from_utf8_lossy(&console)),
-            tail(&outcome.text)
+            tail(said)
         )
     }
 }
@@ -361,6 +405,15 @@ fn first_root(modules: &[Module], path: &Path) -> Result<()> {
     archive.device("dev/console", 5, 1)?;
     archive.file("init", 0o755, include_bytes!("guest/first.sh"))?;
     archive.finish()
+}
+
+/// Makes an empty disk for [`Builder::disk`], in the place of an old one.
+///
+/// # Errors
+/// The file cannot be made.
+pub fn blank_disk(path: &Path) -> Result<()> {
+    root::fresh(path)?;
+    run::quiet(Command::new("mke2fs").args(["-q", "-F", "-t", "ext4", "-E", "nodiscard"]).arg(path).arg("1G")).map(drop)
 }
 
 /// A word that no command prints by accident.

@@ -148,7 +148,10 @@ impl Root {
 }
 
 /// A new file in the place of an old disk.
-fn fresh(disk: &Path) -> Result<&Path> {
+///
+/// # Errors
+/// The old one cannot be removed.
+pub fn fresh(disk: &Path) -> Result<&Path> {
     match fs::remove_file(disk) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("cannot remove {}", disk.display()))

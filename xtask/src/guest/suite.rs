@@ -2,7 +2,7 @@
 //!
 //! As many guests as this machine has processors run at once, each with a share of the tests and one processor. The test
 //! programs and their files lie where they lie on the host, since their paths are compiled into them. Each test runs in a
-//! process of its own, as on the host. `JDOS_TEST_EMULATED=1` tells tests that time is dear.
+//! process of its own, as on the host. `JDOS_TEST_EMULATED=1` tells tests that time is dear. A power cut comes last.
 
 use std::cmp::Reverse;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
-use super::Builder;
+use super::{Builder, power};
 use crate::test::Count;
 use crate::workspace::{Workspace, cargo};
 use crate::{output, run};
@@ -32,6 +32,9 @@ const LOOKS: [&str; 3] = ["this_machine", "on_the_host", "session::"];
 /// Before a test's result on its line.
 const PASSED: &str = "@@passed ";
 const FAILED: &str = "@@failed ";
+
+/// The name of the test that cuts the power.
+const POWER: &str = "a_power_cut_loses_nothing_that_was_done";
 
 /// How often the number of tests passed so far is told.
 const PROGRESS: Duration = Duration::from_secs(20);
@@ -105,6 +108,16 @@ pub fn run(workspace: &Workspace, names: &[String]) -> Result<Count> {
     for (hundredths, name) in tally.times.iter().take(SLOWEST) {
         output::detail(&format!("slow: {} {name}", output::seconds(Duration::from_millis(hundredths * 10))));
     }
+    if names.is_empty() || names.iter().any(|name| POWER.contains(name.as_str())) {
+        let jdos = suite.programs.iter().find(|path| path.ends_with("debug/jdos")).context("cargo built no jdos")?;
+        match power::check(workspace, jdos) {
+            Ok(()) => tally.count.passed += 1,
+            Err(error) => {
+                tally.count.failed += 1;
+                output::detail(&format!("FAILED {POWER}: {error:#}"));
+            }
+        }
+    }
     Ok(tally.count)
 }
 
@@ -161,6 +174,7 @@ impl Suite {
             .map(|test| format!("{} {} {}\n", test.program.display(), test.folder.display(), test.name))
             .collect();
         let mut guest = Builder::new(workspace, &name)?
+            .memory(1536)
             .deadline(Duration::from_secs(1800))
             .variable("RUST_BACKTRACE", "1")
             .variable("PROPTEST_CASES", "16")
