@@ -1,6 +1,6 @@
 //! Known ways out of containers.
 
-use super::machine::{Machine, until};
+use super::machine::{Machine, rounds, until};
 use std::{
     fs,
     os::unix::fs::{PermissionsExt, symlink},
@@ -95,7 +95,7 @@ fn what_enters_shows_nothing_of_the_host() {
         }
         machine.start(name, flags, catcher);
         until("the catcher runs", || mark("ready").exists());
-        for _ in 0..30 {
+        for _ in 0..rounds(30, 5) {
             machine.ok(&["exec", name, "true"]);
         }
         until("it has met one of ours", || {

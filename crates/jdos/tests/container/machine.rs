@@ -331,6 +331,11 @@ pub fn sleeps(child: &Child) -> bool {
     fs::read_to_string(format!("/proc/{}/syscall", child.id())).is_ok_and(|text| text.starts_with(NUMBER))
 }
 
+/// How often to do what is done again and again: less where time is dear.
+pub fn rounds(many: u32, few: u32) -> u32 {
+    if std::env::var_os("JDOS_TEST_EMULATED").is_some() { few } else { many }
+}
+
 /// Between two looks at a condition.
 fn pause() {
     thread::sleep(Duration::from_millis(5));

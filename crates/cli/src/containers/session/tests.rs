@@ -14,7 +14,7 @@ use std::{
     os::fd::OwnedFd,
     process::{Command, Stdio},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 /// A monitor's end of the socket, and ours.
@@ -333,16 +333,14 @@ fn a_process_gets_its_input_and_gives_all_its_output() {
 
 #[test]
 fn what_a_process_leaves_in_the_background_does_not_keep_the_session() {
-    let (mut child, mut peer) = process("sleep 20 & echo $!");
+    let (mut child, mut peer) = process("sleep 1000 & echo $!");
     let ((out_read, out), (_e, err)) = (pipe(), pipe());
-    let begin = Instant::now();
     carry(&mut peer, None, &out, &err, None).unwrap();
     drop(out);
     let printed = String::from_utf8(read_all(out_read).join().unwrap()).unwrap();
     let sleeper = Pid::from_raw(printed.trim().parse().unwrap()).unwrap();
-    kill_process(sleeper, rustix::process::Signal::KILL).unwrap();
+    kill_process(sleeper, rustix::process::Signal::KILL).expect("it sleeps, and was not waited for");
     child.wait().unwrap();
-    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
 }
 
 #[test]
