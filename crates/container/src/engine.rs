@@ -150,7 +150,7 @@ impl Engine {
             self.running(id, "attach to")?;
             if let Some(lock) = self.try_lock(id)? {
                 match self.observe(id)?.state {
-                    Some(state) => self.replace_monitor(id, &state, &lock)?,
+                    Some(state) => drop(self.replace_monitor(id, &state, &lock)?), // what it lost is in its state
                     None => self.finish(id, &lock)?,
                 }
             }

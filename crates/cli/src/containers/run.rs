@@ -111,10 +111,8 @@ fn launch<'l>(
     // Caught before it starts: an interrupt then is for the container.
     let signals = if arguments.detach { None } else { Some(catch()?) };
     let viewer = (!arguments.detach).then(|| Viewer { window: own_window_size() });
-    let started = context
-        .engine
-        .start_claimed(claim, viewer)
-        .map_err(|error| advise(&error, "run", created.name.as_str()))?;
+    let started =
+        context.engine.start_claimed(claim, viewer).map_err(|error| advise(&error, "run", created.name.as_str()))?;
     context.printer.warnings(&started.warnings);
     if let Some(file) = &arguments.pidfile {
         fs::write(file, format!("{}\n", started.pid))

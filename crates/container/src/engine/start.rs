@@ -85,7 +85,7 @@ impl Engine {
             std::thread::sleep(AGAIN);
         };
         if let Some(state) = self.observe(id)?.state {
-            self.replace_monitor(id, &state, &lock)?;
+            drop(self.replace_monitor(id, &state, &lock)?); // what it lost is in its state
             return Err(wrong());
         }
         self.start_locked(&record, &lock, viewer)
