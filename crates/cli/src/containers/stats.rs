@@ -9,10 +9,7 @@ use crate::{
     table::Table,
 };
 use clap::{Args, ValueEnum};
-use container::{
-    cgroup::Stats,
-    engine::{ErrorKind, Status},
-};
+use container::{cgroup::Stats, engine::Status};
 use model::ContainerId;
 use serde::Serialize;
 use std::{
@@ -64,7 +61,7 @@ pub fn stats(context: &mut Context<'_, '_, '_>, arguments: &StatsArguments) -> R
     let json = context.printer.json || arguments.format == Format::Json;
     let named = arguments.containers.iter().map(|name| context.find(name)).collect::<Result<Vec<_>>>()?;
     let mut before = BTreeMap::new();
-    read(context, arguments, &named)?.into_iter().for_each(|row| {
+    read(context, arguments, &named, true)?.into_iter().for_each(|row| {
         before.insert(row.id, row.stats);
     });
     let mut pause = FIRST;
@@ -73,7 +70,10 @@ pub fn stats(context: &mut Context<'_, '_, '_>, arguments: &StatsArguments) -> R
         if !before.is_empty() || !once {
             thread::sleep(next.saturating_duration_since(Instant::now()));
         }
-        let mut rows = read(context, arguments, &named)?;
+        let mut rows = read(context, arguments, &named, false)?;
+        if rows.is_empty() && !named.is_empty() && !once {
+            return Ok(Code::DONE); // all that was to be watched has ended
+        }
         for row in &mut rows {
             row.cpu_percent = before.get(&row.id).and_then(|earlier| row.stats.cpu_percent_since(earlier));
         }
@@ -94,8 +94,14 @@ pub fn stats(context: &mut Context<'_, '_, '_>, arguments: &StatsArguments) -> R
     }
 }
 
-/// One reading of each container that is named, or of each that runs.
-fn read(context: &Context<'_, '_, '_>, arguments: &StatsArguments, named: &[ContainerId]) -> Result<Vec<Row>> {
+/// One reading of each container that is named, or of each that runs. At first what is named has to run; later it may
+/// have ended, and is left out.
+fn read(
+    context: &Context<'_, '_, '_>,
+    arguments: &StatsArguments,
+    named: &[ContainerId],
+    first: bool,
+) -> Result<Vec<Row>> {
     let all = context.engine.list().map_err(|error| Failure::from_engine(&error))?;
     let mut rows = Vec::new();
     for container in all {
@@ -108,8 +114,8 @@ fn read(context: &Context<'_, '_, '_>, arguments: &StatsArguments, named: &[Cont
             Ok(stats) => {
                 rows.push(Row { id: container.id, name: container.name.to_string(), cpu_percent: None, stats });
             }
-            // It ended between the list and the reading.
-            Err(error) if position.is_none() && matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => {}
+            // It ended between two readings, or between the list and the reading: its groups may be gone already.
+            Err(_) if !(first && position.is_some()) && has_ended(context, &container.id) => {}
             Err(error) => {
                 let name = position.and_then(|position| arguments.containers.get(position));
                 return Err(advise(&error, "stats", name.map_or(container.name.as_str(), |name| name)));
@@ -117,6 +123,10 @@ fn read(context: &Context<'_, '_, '_>, arguments: &StatsArguments, named: &[Cont
         }
     }
     Ok(rows)
+}
+
+fn has_ended(context: &Context<'_, '_, '_>, id: &ContainerId) -> bool {
+    !context.engine.inspect(id).is_ok_and(|now| matches!(now.status, Status::Running | Status::Paused))
 }
 
 fn table(rows: &[Row]) -> String {

@@ -214,6 +214,26 @@ fn a_terminal_has_its_size_before_the_program_looks() {
 }
 
 #[test]
+fn stats_go_on_until_all_that_is_watched_has_ended() {
+    let machine = Machine::new();
+    machine.sleeper("one", &[]);
+    machine.sleeper("two", &[]);
+    let terminal = Terminal::new(24, 100);
+    let mut child = terminal.spawn(machine.command(&["stats", "-i", "1", "one", "two"]));
+    terminal.shows("one ");
+    machine.ok(&["kill", "one"]);
+    machine.ok(&["wait", "one"]);
+    terminal.screen.lock().unwrap().clear();
+    until("only the other one is shown", || {
+        let screen = terminal.screen.lock().unwrap();
+        screen.rsplit("NAME").next().is_some_and(|last| last.contains("two ") && !last.contains("one "))
+    });
+    machine.ok(&["rm", "-f", "two"]);
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{}", terminal.screen.lock().unwrap());
+    machine.jdos(&["stats", "one"]).code(4).says(&["exited"]);
+}
+
+#[test]
 fn signals_go_to_the_program_until_patience_ends() {
     let machine = Machine::new();
     let mut child = run(&machine, "one", "trap 'echo got; exit 5' TERM; echo ready; while :; do sleep 0.05; done");
@@ -326,7 +346,7 @@ fn a_session_outlives_the_monitor() {
 #[test]
 fn attach_waits_for_the_last_of_a_killed_monitor_and_gives_another() {
     let machine = Machine::new();
-    machine.sleeper("one", &[]);
+    machine.start("one", &[], "while :; do echo y; sleep 0.05; done");
     let id = machine.inspect("one")["id"].as_str().unwrap().to_owned();
     let monitor = monitor_of(&id);
     let lock = File::open(machine.path("run/containers").join(&id).join("lock")).unwrap();
@@ -335,7 +355,8 @@ fn attach_waits_for_the_last_of_a_killed_monitor_and_gives_another() {
     let mut child = machine.command(&["attach", "one"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     until("attach waits, or has ended", || sleeps(&child) || child.try_wait().unwrap().is_some());
     drop(lock);
-    until("another monitor took over", || find_monitor(&id).is_some_and(|other| other != monitor));
+    assert_eq!(line(&mut child), "y");
+    assert_ne!(monitor_of(&id), monitor);
     machine.ok(&["kill", "one"]);
     assert_eq!(finish(child).code, 137);
 }
