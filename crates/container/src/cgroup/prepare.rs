@@ -44,6 +44,7 @@ impl Cgroup {
     pub(super) fn make(&mut self, additional: &BTreeSet<String>, made: &mut Made) -> Result<(), CgroupError> {
         let host = self.host.clone();
         for (index, hierarchy) in host.hierarchies.iter().enumerate() {
+            let above = handing_down(hierarchy, &self.path, additional);
             self.make_directory(index, hierarchy, made)?;
             let place = || hierarchy.directory.path().join(&self.path);
             let directory =
@@ -51,6 +52,8 @@ impl Cgroup {
             match hierarchy.version {
                 Version::V1 if hierarchy.has("cpuset") => initialise_cpuset(hierarchy, &self.path, &directory)?,
                 Version::V1 => {}
+                // The one above is still there, so it is in that one that the group was made.
+                Version::V2 if above.is_some_and(|above| above.has("cgroup.procs")) => {}
                 Version::V2 => self.disabled = enable_controllers(hierarchy, &self.path, &directory, additional)?,
             }
             self.directories.push(Some(directory));
@@ -126,6 +129,32 @@ fn initialise_cpuset(hierarchy: &Hierarchy, path: &str, directory: &Directory) -
     Ok(())
 }
 
+/// The controllers of the unified hierarchy that a group is to have.
+fn wanted<'a>(hierarchy: &'a Hierarchy, additional: &'a BTreeSet<String>) -> impl Iterator<Item = &'a String> {
+    let is_wanted = |name: &&String| ALWAYS_ENABLED.contains(&name.as_str()) || additional.contains(*name);
+    hierarchy.controllers.iter().filter(is_wanted)
+}
+
+/// v2: the group right above, if it hands down all that is wanted already. What is made in it from now on has the files of
+/// all these controllers: the kernel makes groups and enables controllers one after another.
+///
+/// In a group that was made before, a controller shows in `cgroup.controllers` a moment before its files do, while somebody
+/// else enables it.
+fn handing_down(hierarchy: &Hierarchy, path: &str, additional: &BTreeSet<String>) -> Option<Directory> {
+    if hierarchy.version == Version::V1 {
+        return None;
+    }
+    let above = hierarchy.directory.below(parent(path)).ok()?;
+    let handed_down = above.read("cgroup.subtree_control").ok()?;
+    let has = |name: &String| handed_down.split_ascii_whitespace().any(|one| one == name);
+    wanted(hierarchy, additional).all(has).then_some(above)
+}
+
+/// The group right above.
+fn parent(path: &str) -> &str {
+    ancestors(path).next_back().unwrap_or(".")
+}
+
 /// v2: a controller is in a group when all groups above it hand it down. Gives those that could not be enabled; that is an
 /// error only for a limit that needs one.
 fn enable_controllers(
@@ -138,11 +167,22 @@ fn enable_controllers(
         let text = directory.read(file).map_err(|error| CgroupError::io("read", directory.path().join(file), error))?;
         Ok(text.split_ascii_whitespace().map(str::to_owned).collect())
     };
-    let wanted = |name: &&String| ALWAYS_ENABLED.contains(&name.as_str()) || additional.contains(*name);
+    // Enabling what is enabled changes nothing, and returns when whoever has just enabled it is done with all files.
+    let wait_for_files = || {
+        let above = hierarchy.directory.below(parent(path));
+        let handed_down = above.as_ref().map_err(|error| *error).and_then(|above| above.read("cgroup.subtree_control"));
+        if let (Ok(above), Ok(handed_down)) = (above, handed_down)
+            && let Some(name) = handed_down.split_ascii_whitespace().next()
+            && let Err(error) = above.write("cgroup.subtree_control", &format!("+{name}"))
+        {
+            // A file that is missing after all is told by what needs it.
+            tracing::debug!(path = %above.path().display(), %error, "no waiting for the files of controllers");
+        }
+    };
     let here = read(directory, "cgroup.controllers")?;
-    let mut missing: Vec<_> =
-        hierarchy.controllers.iter().filter(wanted).filter(|name| !here.contains(*name)).cloned().collect();
+    let mut missing: Vec<_> = wanted(hierarchy, additional).filter(|name| !here.contains(*name)).cloned().collect();
     if missing.is_empty() {
+        wait_for_files();
         return Ok(Vec::new());
     }
     let mut disabled = Vec::new();
@@ -182,6 +222,7 @@ fn enable_controllers(
             result.is_ok()
         });
     }
+    wait_for_files();
     if directory.read("cgroup.type").is_ok_and(|kind| kind.trim() == "domain invalid") {
         return Err(CgroupError::Threaded { path: directory.path().to_owned() });
     }
