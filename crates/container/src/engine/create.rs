@@ -5,7 +5,7 @@ use super::{
     error::{At, EngineError},
 };
 use crate::{
-    options::{CreateOptions, RuntimeKind, SeccompChoice},
+    options::{CreateOptions, Runc, RuntimeKind, SeccompChoice},
     record::Record,
     seccomp,
     spec::{self, Built, Facts, Fault, SpecErrors},
@@ -44,9 +44,10 @@ impl Engine {
     /// [`EngineError::Spec`] with every fault of the request, [`EngineError::Seccomp`], [`EngineError::NameTaken`],
     /// [`EngineError::File`].
     pub fn create(&self, options: &CreateOptions) -> Result<Created, EngineError> {
-        if options.runtime == RuntimeKind::Runc {
-            let fault = Fault::new("--runtime", "runc behind this engine is not there yet").of("runc");
-            return Err(EngineError::Spec(SpecErrors(vec![fault.hint("leave the flag out")])));
+        let mut found = None;
+        if let RuntimeKind::Runc(runc) = &options.runtime {
+            let fail = |fault| EngineError::Spec(SpecErrors(vec![fault]));
+            found = Some(RuntimeKind::Runc(runc.find().map_err(fail)?));
         }
         let mut bytes = [0; 24];
         let random = Path::new("the kernel's random numbers");
@@ -66,7 +67,11 @@ impl Engine {
         let _creating = self.creation_lock(FlockOperation::LockShared)?;
         for _ in 0..NAMES {
             context.random = number;
-            let built = spec::build(options, &facts, &context).map_err(EngineError::Spec)?;
+            let mut built = spec::build(options, &facts, &context).map_err(EngineError::Spec)?;
+            if let Some(runtime) = &found {
+                built.record.runtime = runtime.clone();
+                Runc::check(&built.record.spec).map_err(EngineError::Spec)?;
+            }
             if let Some(path) = built.chown.first() {
                 let why = "the option `U` is not supported: id-mapped mounts give the files their owners";
                 return Err(EngineError::Spec(SpecErrors(vec![Fault::new("--volume", why).of(path.display())])));

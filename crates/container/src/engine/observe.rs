@@ -93,7 +93,9 @@ impl Engine {
 
     pub(super) fn observe(&self, id: &ContainerId) -> Result<Observed, EngineError> {
         let supervised = self.is_locked(id)?;
-        let state = self.state(id)?.filter(|state| identity::is(state.pid, state.start_time, &state.cgroup));
+        let let_go = |state: &State| state.unstarted.as_ref().is_none_or(|path| !path.exists());
+        let state = self.state(id)?;
+        let state = state.filter(|state| identity::is(state.pid, state.start_time, &state.cgroup) && let_go(state));
         Ok(Observed { supervised, state })
     }
 

@@ -9,10 +9,11 @@ use super::{
 use crate::{
     attach, monitor,
     network::{Lease, etc},
+    options::RuntimeKind,
     plan::{Plan, UserPlan},
     record::Record,
     runtime::{self, Report, Role, number},
-    spec,
+    spec::{self, SpecErrors},
     state::Addresses,
 };
 use model::{ContainerId, NetworkMode};
@@ -42,9 +43,12 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError::WrongState`] when it runs, [`EngineError::Network`] for a port in use, [`EngineError::Start`] with
-    /// what failed.
+    /// what failed, [`EngineError::Spec`] when its runtime is not there.
     pub fn start(&self, id: &ContainerId, attach: bool) -> Result<Started, EngineError> {
         let record = self.record(id)?;
+        if let RuntimeKind::Runc(runc) = &record.runtime {
+            runc.is_there().map_err(|fault| EngineError::Spec(SpecErrors(vec![fault])))?;
+        }
         let wrong = || EngineError::WrongState { doing: "start", id: id.short().to_owned(), status: Status::Running };
         let Some(lock) = self.try_lock(id)? else {
             return Err(if self.observe(id)?.state.is_some() { wrong() } else { EngineError::busy("start", id) });

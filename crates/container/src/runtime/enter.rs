@@ -45,6 +45,11 @@ fn start(report: BorrowedFd<'_>) -> Result<i32, Failure> {
     drop(file);
     let plan: ExecPlan = serde_json::from_slice(&text).map_err(io::Error::from).during("read", "the plan")?;
     umask(rustix::fs::Mode::empty());
+    plan.runtime.chosen().enter(&plan, report)
+}
+
+/// The same without another's help: enters the namespaces through the container's init.
+pub fn enter(plan: &ExecPlan, report: BorrowedFd<'_>) -> Result<i32, Failure> {
     let gone = || Failure::new(FailureKind::Failed, "enter", "the container", "it has ended");
     let init = identity::open(plan.pid, plan.start_time).during("open", "the container's init")?.ok_or_else(gone)?;
     let cgroup = Host::detect()
@@ -79,7 +84,7 @@ fn start(report: BorrowedFd<'_>) -> Result<i32, Failure> {
     let (pid, pidfd) = match side {
         Side::Child => {
             drop(ours);
-            run(&plan, theirs.as_fd(), &tasks, filter)
+            run(plan, theirs.as_fd(), &tasks, filter)
         }
         Side::Parent { pid, pidfd } => (pid, pidfd),
     };
@@ -114,7 +119,8 @@ fn start(report: BorrowedFd<'_>) -> Result<i32, Failure> {
     reap(&pidfd)
 }
 
-fn reap(pidfd: &OwnedFd) -> Result<i32, Failure> {
+/// Waits for the end of a child; gives its wait status.
+pub fn reap(pidfd: &OwnedFd) -> Result<i32, Failure> {
     shim::wait_readable(pidfd.as_fd()).during("wait for", "the process")?;
     let status = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED).during("wait for", "the process")?;
     // Back to the form of wait(2), which is what exit files hold as well.

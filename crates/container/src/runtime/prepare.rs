@@ -123,7 +123,8 @@ fn groups(groups: &Groups<'_>, options: &MountOptions) -> Result<Vec<OwnedFd>, F
     Ok(trees)
 }
 
-fn clone(source: &Path, recursive: bool) -> Result<OwnedFd, Failure> {
+/// A copy of the mount of a path of the host.
+pub fn clone(source: &Path, recursive: bool) -> Result<OwnedFd, Failure> {
     let opened = tree::open_host(source).during("open", source.display())?;
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     if recursive {
@@ -139,7 +140,8 @@ fn map(mount: BorrowedFd<'_>, owner: Owner<'_>, recursive: bool) -> rustix::io::
     }
 }
 
-fn root(plan: &Plan, owner: Owner<'_>) -> Result<OwnedFd, Failure> {
+/// The root file system.
+pub fn root(plan: &Plan, owner: Owner<'_>) -> Result<OwnedFd, Failure> {
     let no_idmap = |errno: Errno, path: &Path| {
         let why = format!("its file system can not be id-mapped here ({})", std::io::Error::from(errno));
         Failure::new(FailureKind::NoIdmap, "map the owners of", path.display(), why)
@@ -211,7 +213,8 @@ fn attach(tree: &OwnedFd, target: BorrowedFd<'_>) -> rustix::io::Result<()> {
     move_mount(tree, c"", target, c"", flags)
 }
 
-fn bind(
+/// Something of the host to be bound, with its attributes.
+pub fn bind(
     source: &Path,
     recursive: bool,
     options: &MountOptions,
@@ -293,7 +296,6 @@ fn dev(plan: &Plan, options: &MountOptions, owner: Owner<'_>) -> Result<OwnedFd,
 }
 
 fn device_node(dev: &OwnedFd, device: &oci_spec::runtime::LinuxDevice, owner: Owner<'_>) -> Result<(), Failure> {
-    use oci_spec::runtime::LinuxDeviceType as Type;
     let path = device.path();
     let Ok(below) = path.strip_prefix("/dev") else {
         let why = "devices can only be made below /dev";
@@ -315,6 +317,17 @@ fn device_node(dev: &OwnedFd, device: &oci_spec::runtime::LinuxDevice, owner: Ow
             Err(errno) => return Err(errno).during("make folder of", path.display()),
         }
     }
+    device_at(dev, below, device, owner)
+}
+
+/// A device at this name.
+pub fn device_at(
+    folder: &OwnedFd,
+    name: &Path,
+    device: &oci_spec::runtime::LinuxDevice,
+    owner: Owner<'_>,
+) -> Result<(), Failure> {
+    use oci_spec::runtime::LinuxDeviceType as Type;
     let kind = match device.typ() {
         Type::B => FileType::BlockDevice,
         Type::P => FileType::Fifo,
@@ -323,7 +336,7 @@ fn device_node(dev: &OwnedFd, device: &oci_spec::runtime::LinuxDevice, owner: Ow
     let number = |value: i64| u32::try_from(value).unwrap_or(0); // checked with the specification; a FIFO has none
     let mode = device.file_mode().unwrap_or(0o666);
     let ids = (owner.uid + device.uid().unwrap_or(0), owner.gid + device.gid().unwrap_or(0));
-    node(dev, below, kind, mode, makedev(number(device.major()), number(device.minor())), ids)
+    node(folder, name, kind, mode, makedev(number(device.major()), number(device.minor())), ids)
 }
 
 fn node(
