@@ -50,6 +50,13 @@ pub struct State {
     pub warnings: Vec<String>,
 }
 
+impl State {
+    /// Whether its program has been let go.
+    pub fn was_let_go(&self) -> bool {
+        self.unstarted.as_ref().is_none_or(|path| !path.exists())
+    }
+}
+
 /// Addresses on a bridge network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Addresses {

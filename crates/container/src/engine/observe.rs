@@ -93,9 +93,8 @@ impl Engine {
 
     pub(super) fn observe(&self, id: &ContainerId) -> Result<Observed, EngineError> {
         let supervised = self.is_locked(id)?;
-        let let_go = |state: &State| state.unstarted.as_ref().is_none_or(|path| !path.exists());
-        let state = self.state(id)?;
-        let state = state.filter(|state| identity::is(state.pid, state.start_time, &state.cgroup) && let_go(state));
+        let lives = |state: &State| identity::is(state.pid, state.start_time, &state.cgroup) && state.was_let_go();
+        let state = self.state(id)?.filter(lives);
         Ok(Observed { supervised, state })
     }
 
@@ -124,7 +123,7 @@ impl Engine {
         let path = self.layout.container(id).join("exit");
         Ok(match (supervised, path.exists()) {
             (_, true) => Status::Exited,
-            (true, false) if self.state(id)?.is_some() => Status::Exited, // and its monitor is about to say how
+            (true, false) if self.state(id)?.is_some_and(|state| state.was_let_go()) => Status::Exited, // and its monitor is about to say how
             (true, false) => Status::Starting,
             (false, false) => Status::Created,
         })
