@@ -4,7 +4,7 @@ use super::{
     Runtime, child, enter,
     message::{self, DESCRIPTORS, During, Failure, FailureKind, Word},
     prepare, program,
-    shim::{self, OwnMounts, Site, Started, failed, namespace, root_of, write_maps},
+    shim::{self, Site, Started, failed, namespace, root_of, write_maps},
 };
 use crate::{
     plan::{ExecPlan, Plan, UserPlan},
@@ -28,18 +28,7 @@ pub struct Embedded;
 
 impl Runtime for Embedded {
     fn start(&self, site: &Site<'_>, users: &UserPlan, warnings: &mut Vec<String>) -> Result<Started, Failure> {
-        // Layers are attached, and the overlay is mounted, where only this process sees them.
-        let own = if site.plan.layers().is_empty() { None } else { Some(OwnMounts::enter()?) };
-        let started = attempt(site, users, warnings);
-        match own.map_or(Ok(()), OwnMounts::leave) {
-            Ok(()) => started,
-            Err(failure) => {
-                if let Ok(started) = started {
-                    shim::end(&started.pidfd);
-                }
-                Err(failure)
-            }
-        }
+        attempt(site, users, warnings)
     }
 
     fn enter(&self, plan: &ExecPlan, report: BorrowedFd<'_>) -> Result<i32, Failure> {

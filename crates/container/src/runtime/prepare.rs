@@ -5,6 +5,7 @@
 
 use super::{
     message::{During, Failure, FailureKind},
+    shim::OwnMounts,
     tree,
 };
 use crate::{
@@ -53,7 +54,7 @@ pub fn all(
     cgroups: &Groups<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<OwnedFd>, Failure> {
-    let mut trees = Vec::new();
+    let mut trees = vec![root(plan, owner)?];
     for (mount, options) in plan.mounts() {
         if let Some(recursive) = options.bind {
             let source = mount.source().as_deref().unwrap_or(Path::new(""));
@@ -67,8 +68,6 @@ pub fn all(
     for (source, _) in &plan.files {
         trees.push(bind(source, false, &MountOptions::default(), owner, warnings)?);
     }
-    // Made last, because what covers its layers must not be what is bound; taken first.
-    trees.insert(0, root(plan, owner)?);
     Ok(trees)
 }
 
@@ -149,7 +148,14 @@ pub fn root(plan: &Plan, owner: Owner<'_>) -> Result<OwnedFd, Failure> {
     let directory = match &plan.record.root {
         Root::Directory(path) => path.clone(),
         Root::Owned => plan.container.join("rootfs"),
-        Root::Layers(layers) => return overlay(plan, layers, owner, no_idmap),
+        Root::Layers(layers) => {
+            // Layers are attached, and the overlay is mounted, where only this process sees them. Nothing else happens there:
+            // what is bound from it would be cut off from the host.
+            let own = OwnMounts::enter()?;
+            let made = overlay(plan, layers, owner, no_idmap);
+            own.leave()?;
+            return made;
+        }
     };
     let tree = clone(&directory, true)?;
     let private = Change { propagation: Some(MountPropagationFlags::PRIVATE), recursive: true, ..Change::default() };

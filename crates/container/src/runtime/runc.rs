@@ -34,6 +34,7 @@ use rustix::{
     io::Errno,
     process::{Pid, PidfdFlags, WaitIdOptions, getpid, pidfd_open, set_child_subreaper, waitid},
 };
+use stage::Trees;
 use std::{
     fs, io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -93,9 +94,11 @@ impl Runc {
             UserPlan::Host(_) | UserPlan::Mapped { .. } => None,
         };
         let owner = Owner { uid, gid, idmap: namespace.as_ref().map(AsFd::as_fd) };
+        // In the host's mount namespace still: a shared mount would not be one any more in another.
+        let trees = Trees::make(plan, owner, warnings)?;
         let console = plan.record.tty().then(|| Console::listen(&plan.running, CONSOLE)).transpose()?;
         let own = OwnMounts::enter()?;
-        let made = self.make(plan, users, owner, channels, warnings);
+        let made = self.make(plan, users, trees, channels);
         own.leave()?;
         drop(namespace);
         made?;
@@ -113,15 +116,7 @@ impl Runc {
     }
 
     /// All that happens in the shim's own mount namespace: the bundle and its mounts, and `runc create`.
-    fn make(
-        &self,
-        plan: &Plan,
-        users: &UserPlan,
-        owner: Owner<'_>,
-        channels: &shim::Channels,
-        warnings: &mut Vec<String>,
-    ) -> Result<(), Failure> {
-        let trees = stage::Trees::make(plan, owner, warnings)?;
+    fn make(&self, plan: &Plan, users: &UserPlan, trees: Trees, channels: &shim::Channels) -> Result<(), Failure> {
         let identity = program::identity(&plan.program, |path| trees.read(path))?;
         let bundle = bundle::of(plan, users, &identity, &trees)?;
         bundle::write(&plan.running, &bundle)?;

@@ -425,3 +425,33 @@ fn what_is_no_runc_is_refused_before_anything_is_touched() {
     machine.ok(&["start", "one"]);
     assert_eq!(machine.ok(&["wait", "one"]), "0");
 }
+
+#[test]
+fn what_is_mounted_in_a_shared_volume_is_seen_on_the_host_whoever_makes_the_container() {
+    let machine = Machine::new();
+    /// Goes with everything on it, however the test ends.
+    struct Mounted(PathBuf);
+    impl Drop for Mounted {
+        fn drop(&mut self) {
+            let umount = Command::new("umount").args(["-R", "-l"]).arg(&self.0).status();
+            assert!(umount.unwrap().success() || std::thread::panicking());
+        }
+    }
+    let shared = machine.path("shared");
+    fs::create_dir(&shared).unwrap();
+    let mount = |words: &[&str]| assert!(Command::new("mount").args(words).arg(&shared).status().unwrap().success());
+    mount(&["-t", "tmpfs", "shared"]);
+    let _mounted = Mounted(shared.clone());
+    mount(&["--make-shared"]);
+    let inner = shared.join("inner");
+    let volume = format!("{}:/mnt:rshared", shared.display());
+    let root = machine.root.to_str().unwrap();
+    for (runtime, place) in [("jdos", "--rootfs"), ("jdos", "--layer"), ("runc", "--rootfs"), ("runc", "--layer")] {
+        let words = ["run", "-d", "--name", "one", "--runtime", runtime, place, root, "--network", "none"];
+        let script = "mkdir -p /mnt/inner && mount -t tmpfs inner /mnt/inner && touch /mnt/inner/made && sleep 1000";
+        machine.ok(&[&words[..], &["--privileged", "-v", &volume, "sh", "-c", script]].concat());
+        until(&format!("{runtime} {place}: it is seen"), || inner.join("made").exists());
+        machine.ok(&["rm", "-f", "one"]);
+        assert!(Command::new("umount").arg(&inner).status().unwrap().success());
+    }
+}

@@ -75,7 +75,6 @@ impl Trees {
         // In a user namespace runc can make no nodes: it binds those of the host, under the same name only.
         let devices = plan.record.spec.linux().as_ref().and_then(|linux| linux.devices().clone());
         let devices = if owner.uid == 0 { Vec::new() } else { devices.unwrap_or_default() };
-        // Made last, because what covers its layers must not be what is bound.
         let root = prepare::root(plan, owner)?;
         Ok(Self { root, owner: (owner.uid, owner.gid), mounts: all, devices })
     }
