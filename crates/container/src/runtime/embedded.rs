@@ -111,7 +111,7 @@ fn guide(
         shim::give_channels(plan, owner)?;
     }
     let owner = prepare::Owner { uid: owner.0, gid: owner.1, idmap: user_namespace.as_ref().map(AsFd::as_fd) };
-    let trees = prepare::all(plan, owner, groups, warnings)?;
+    let prepare::Made { trees, rest: _rest } = prepare::all(plan, owner, groups, warnings)?;
     let borrowed: Vec<_> = trees.iter().map(AsFd::as_fd).collect();
     for some in borrowed.chunks(DESCRIPTORS) {
         message::send(control, &Word::Trees, some).during("tell", "the child")?;

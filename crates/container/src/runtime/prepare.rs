@@ -47,14 +47,18 @@ pub struct Owner<'a> {
     pub idmap: Option<BorrowedFd<'a>>,
 }
 
-/// The mounts, in the order in which the child takes them: the root first.
-pub fn all(
-    plan: &Plan,
-    owner: Owner<'_>,
-    cgroups: &Groups<'_>,
-    warnings: &mut Vec<String>,
-) -> Result<Vec<OwnedFd>, Failure> {
-    let mut trees = vec![root(plan, owner)?];
+/// Mounts that are attached nowhere yet.
+pub struct Made {
+    /// In the order in which the child takes them: the root first.
+    pub trees: Vec<OwnedFd>,
+    /// The mount namespace in which the root was made, to be let go when there is time.
+    pub rest: Option<OwnedFd>,
+}
+
+/// All mounts of a container.
+pub fn all(plan: &Plan, owner: Owner<'_>, cgroups: &Groups<'_>, warnings: &mut Vec<String>) -> Result<Made, Failure> {
+    let (root, rest) = root(plan, owner)?;
+    let mut trees = vec![root];
     for (mount, options) in plan.mounts() {
         if let Some(recursive) = options.bind {
             let source = mount.source().as_deref().unwrap_or(Path::new(""));
@@ -68,7 +72,7 @@ pub fn all(
     for (source, _) in &plan.files {
         trees.push(bind(source, false, &MountOptions::default(), owner, warnings)?);
     }
-    Ok(trees)
+    Ok(Made { trees, rest })
 }
 
 /// Whether this mount is the container's `/dev`, filled by us.
@@ -139,8 +143,8 @@ fn map(mount: BorrowedFd<'_>, owner: Owner<'_>, recursive: bool) -> rustix::io::
     }
 }
 
-/// The root file system.
-pub fn root(plan: &Plan, owner: Owner<'_>) -> Result<OwnedFd, Failure> {
+/// The root file system, and the mount namespace in which it was made, if any, to be let go when there is time.
+pub fn root(plan: &Plan, owner: Owner<'_>) -> Result<(OwnedFd, Option<OwnedFd>), Failure> {
     let no_idmap = |errno: Errno, path: &Path| {
         let why = format!("its file system can not be id-mapped here ({})", std::io::Error::from(errno));
         Failure::new(FailureKind::NoIdmap, "map the owners of", path.display(), why)
@@ -153,15 +157,15 @@ pub fn root(plan: &Plan, owner: Owner<'_>) -> Result<OwnedFd, Failure> {
             // what is bound from it would be cut off from the host.
             let own = OwnMounts::enter()?;
             let made = overlay(plan, layers, owner, no_idmap);
-            own.leave()?;
-            return made;
+            let rest = own.leave()?;
+            return made.map(|tree| (tree, Some(rest)));
         }
     };
     let tree = clone(&directory, true)?;
     let private = Change { propagation: Some(MountPropagationFlags::PRIVATE), recursive: true, ..Change::default() };
     set_attributes(tree.as_fd(), private).during("make private", directory.display())?;
     map(tree.as_fd(), owner, true).map_err(|errno| no_idmap(errno, &directory))?;
-    Ok(tree)
+    Ok((tree, None))
 }
 
 /// An overlay over id-mapped layers. The kernel wants layers that are attached somewhere (before 6.15), so each one's

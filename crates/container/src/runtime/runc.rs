@@ -99,7 +99,7 @@ impl Runc {
         let console = plan.record.tty().then(|| Console::listen(&plan.running, CONSOLE)).transpose()?;
         let own = OwnMounts::enter()?;
         let made = self.make(plan, users, trees, channels);
-        own.leave()?;
+        drop(own.leave()?);
         drop(namespace);
         made?;
         let pid = read_pid(&plan.running.join(PID))?;

@@ -250,10 +250,15 @@ impl OwnMounts {
         }
     }
 
-    /// Returns to the host's; what was mounted here is gone, but for what others have taken.
-    pub fn leave(self) -> Result<(), Failure> {
+    /// Returns to the host's. What was mounted here goes, but for what others have taken, once what this gives is dropped:
+    /// the kernel takes its time for that.
+    pub fn leave(self) -> Result<OwnedFd, Failure> {
+        let path = "/proc/self/ns/mnt";
+        let inside = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).during("open", path);
         let kind = Some(rustix::thread::LinkNameSpaceType::Mount);
-        rustix::thread::move_into_link_name_space(self.outside.as_fd(), kind).during("return to", "the host's mounts")
+        rustix::thread::move_into_link_name_space(self.outside.as_fd(), kind)
+            .during("return to", "the host's mounts")?;
+        inside
     }
 }
 

@@ -75,7 +75,7 @@ impl Trees {
         // In a user namespace runc can make no nodes: it binds those of the host, under the same name only.
         let devices = plan.record.spec.linux().as_ref().and_then(|linux| linux.devices().clone());
         let devices = if owner.uid == 0 { Vec::new() } else { devices.unwrap_or_default() };
-        let root = prepare::root(plan, owner)?;
+        let (root, _) = prepare::root(plan, owner)?;
         Ok(Self { root, owner: (owner.uid, owner.gid), mounts: all, devices })
     }
 
