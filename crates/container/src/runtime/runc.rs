@@ -54,13 +54,14 @@ impl Runtime for Runc {
         let plan = site.plan;
         clear(&plan.running)?;
         let started = self.try_start(site, users, warnings);
-        if started.is_err() {
-            reap_orphans();
-            if let Err(failure) = clear(&plan.running) {
-                tracing::warn!(%failure, "the rest of a failed start is left to the next sweep");
-            }
+        let cleared = if started.is_ok() {
+            remove(&plan.running, &PAPERS)
         } else {
-            remove(&plan.running, &PAPERS)?;
+            reap_orphans();
+            clear(&plan.running)
+        };
+        if let Err(failure) = cleared {
+            tracing::warn!(%failure, "what a start needed is left until the run folder goes");
         }
         started
     }
