@@ -63,15 +63,20 @@ impl From<WindowSize> for oci_spec::runtime::Box {
 }
 
 /// The program that makes the container (`--runtime`).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RuntimeKind {
-    /// JDOS's own runtime.
+    /// JDOS's own runtime, which is part of this program.
     #[default]
     Jdos,
-    /// The `runc` found in `PATH`.
-    Runc,
+    /// runc.
+    Runc(Runc),
 }
+
+/// The program runc, 1.1 or newer: a name to look for in `PATH`, or a path; always an absolute path in a record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Runc(pub PathBuf);
 
 /// How output is kept (`--log-opt max-size=…,max-file=…`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

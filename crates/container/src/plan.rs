@@ -3,11 +3,13 @@
 use crate::{
     capability::CapabilitySet,
     network::Lease,
+    options::RuntimeKind,
     record::{Record, Root},
     seccomp::FilterFlags,
     spec::MountOptions,
     state::Users,
 };
+use model::ContainerId;
 use oci_spec::runtime::{LinuxIdMapping, Process};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -128,6 +130,12 @@ impl Plan {
 /// One process more in a running container.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ExecPlan {
+    /// What to make it with.
+    pub runtime: RuntimeKind,
+    /// The container.
+    pub id: ContainerId,
+    /// The container's folder in the run folder.
+    pub running: PathBuf,
     /// The container's init.
     pub pid: i32,
     /// Its start time, ticks since boot.

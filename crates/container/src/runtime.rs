@@ -4,22 +4,29 @@
 //! read-only mount of its own, so that nothing inside a container can reach a writable `/proc/self/exe`.
 
 mod child;
+mod embedded;
 mod enter;
 pub(crate) mod identity;
 mod message;
 mod mounts;
 mod prepare;
 mod program;
+mod runc;
 pub(crate) mod shim;
 pub(crate) mod tree;
 
 pub(crate) use message::receive_report;
 pub use message::{Failure, FailureKind, Report};
+pub(crate) use runc::FOLDER as RUNC_FOLDER;
 
-use crate::sys::{mount, process};
+use crate::{
+    options::RuntimeKind,
+    plan::{ExecPlan, UserPlan},
+    sys::{mount, process},
+};
 use rustix::{
     fs::CWD,
-    io::{Errno, Result},
+    io::Errno,
     mount::{MountAttrFlags, OpenTreeFlags, open_tree},
 };
 use std::{
@@ -44,6 +51,39 @@ pub(crate) mod number {
     pub const CLIENT: RawFd = 6;
     /// The first of the descriptors to be held.
     pub const HELD: RawFd = 7;
+}
+
+/// What makes the first process of a container, and further ones. Everything else about a container is the same whoever
+/// does that: its groups, network, pipes, monitor, state, signals and end.
+pub(crate) trait Runtime {
+    /// Makes the first process in the groups and with the pipes of the site, gives it its network, writes the state, and lets
+    /// it go. When it fails, no process and no mount of it is left.
+    ///
+    /// # Errors
+    /// What failed; [`FailureKind::NoIdmap`] when the host's users would do.
+    fn start(
+        &self,
+        site: &shim::Site<'_>,
+        users: &UserPlan,
+        warnings: &mut Vec<String>,
+    ) -> Result<shim::Started, Failure>;
+
+    /// Runs a process more in a running container to its end: reports that it has started (with its terminal's master), and
+    /// gives its wait status.
+    ///
+    /// # Errors
+    /// Why it did not start.
+    fn enter(&self, plan: &ExecPlan, report: BorrowedFd<'_>) -> Result<i32, Failure>;
+}
+
+impl RuntimeKind {
+    /// The runtime that was chosen.
+    pub(crate) fn chosen(&self) -> &dyn Runtime {
+        match self {
+            Self::Jdos => &embedded::Embedded,
+            Self::Runc(runc) => runc,
+        }
+    }
 }
 
 /// Runs the role that this process was executed for, if any; to be called before any thread exists.
@@ -72,7 +112,7 @@ pub(crate) enum Role {
 ///
 /// # Errors
 /// Those of open_tree(2), mount_setattr(2) and posix_spawn(3).
-pub(crate) fn spawn(role: Role, descriptors: &[(BorrowedFd<'_>, RawFd)]) -> Result<i32> {
+pub(crate) fn spawn(role: Role, descriptors: &[(BorrowedFd<'_>, RawFd)]) -> rustix::io::Result<i32> {
     // Whoever opens /proc/PID/exe of the new process comes through this mount and can not write (CVE-2019-5736).
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let program = open_tree(CWD, c"/proc/self/exe", flags)?;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::{
     fs, io,
     net::{Ipv4Addr, Ipv6Addr},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 /// Whose users a started container has.
@@ -42,9 +42,19 @@ pub struct State {
     /// Its addresses, when it is on a bridge network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<Addresses>,
+    /// As long as there is this file, its program has not been let go: whoever was to do that has been killed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unstarted: Option<PathBuf>,
     /// What was asked for and could not be had, and what was done instead.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+}
+
+impl State {
+    /// Whether its program has been let go.
+    pub fn was_let_go(&self) -> bool {
+        self.unstarted.as_ref().is_none_or(|path| !path.exists())
+    }
 }
 
 /// Addresses on a bridge network.

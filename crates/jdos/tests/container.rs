@@ -30,5 +30,7 @@ mod privileges;
 mod process;
 #[path = "container/refusals.rs"]
 mod refusals;
+#[path = "container/runtime.rs"]
+mod runtime;
 #[path = "container/storage.rs"]
 mod storage;

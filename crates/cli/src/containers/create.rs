@@ -199,7 +199,7 @@ pub struct KeepingArguments {
     /// max-size=SIZE and max-file=NUMBER of its log
     #[arg(long, value_name = "KEY=VALUE")]
     pub log_opt: Vec<String>,
-    /// jdos or runc
+    /// What makes it: jdos, runc, or the path of a runc (1.1 or newer)
     #[arg(long, value_name = "NAME")]
     pub runtime: Option<String>,
     /// Write its id to this file, which must not exist

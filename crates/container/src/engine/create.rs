@@ -6,10 +6,10 @@ use super::{
     lock::Lock,
 };
 use crate::{
-    options::{CreateOptions, RuntimeKind, SeccompChoice},
+    options::{CreateOptions, Runc, RuntimeKind, SeccompChoice},
     record::Record,
     seccomp,
-    spec::{self, Built, Facts, Fault, NewVolume, SpecErrors},
+    spec::{self, Built, Facts, NewVolume, SpecErrors},
     volume::{Volumes, with_root},
 };
 use jiff::Timestamp;
@@ -70,9 +70,10 @@ impl Engine {
     }
 
     fn create_as(&self, options: &CreateOptions, claimed: bool) -> Result<(Created, Option<Lock>), EngineError> {
-        if options.runtime == RuntimeKind::Runc {
-            let fault = Fault::new("--runtime", "runc behind this engine is not there yet").of("runc");
-            return Err(EngineError::Spec(SpecErrors(vec![fault.hint("leave the flag out")])));
+        let mut found = None;
+        if let RuntimeKind::Runc(runc) = &options.runtime {
+            let fail = |fault| EngineError::Spec(SpecErrors(vec![fault]));
+            found = Some(RuntimeKind::Runc(runc.find().map_err(fail)?));
         }
         let mut bytes = [0; 24];
         let random = Path::new("the kernel's random numbers");
@@ -96,6 +97,10 @@ impl Engine {
             context.random = number;
             let mut built = spec::build(options, &facts, &context).map_err(EngineError::Spec)?;
             built.record.claimed = claimed;
+            if let Some(runtime) = &found {
+                built.record.runtime = runtime.clone();
+                Runc::check(&built.record.spec).map_err(EngineError::Spec)?;
+            }
             let (name, named) = (built.record.name.clone(), built.record.named);
             match symlink(id.as_str(), self.layout.name(&name)) {
                 Ok(()) => {

@@ -3,7 +3,7 @@
 use super::{Engine, Status, error::EngineError};
 use crate::{
     capability::CapabilitySet,
-    options::WindowSize,
+    options::{RuntimeKind, WindowSize},
     plan::{ExecPlan, Filter, Program},
     record::Record,
     runtime::{self, Report, Role, number},
@@ -115,6 +115,9 @@ impl Engine {
         let program = program(&record, options, self.layout.container(id))?;
         let oom_score_adj = program.process.oom_score_adj();
         let plan = ExecPlan {
+            runtime: record.runtime,
+            id: id.clone(),
+            running: self.layout.running(id),
             pid: state.pid,
             start_time: state.start_time,
             cgroup: state.cgroup,
@@ -267,6 +270,11 @@ fn program(record: &Record, options: &ExecOptions, container: PathBuf) -> Result
     process.set_terminal(Some(options.tty));
     process.set_console_size(options.window.filter(|_| options.tty).map(Into::into));
     if options.privileged {
+        if record.runtime != RuntimeKind::Jdos && program.filter != Filter::None {
+            let why = "runc gives every process of a container the container's filter of system calls";
+            let hint = "leave it out, or run the container with --security-opt seccomp=unconfined";
+            faults.push(Fault::new("--privileged", why).hint(hint));
+        }
         process.set_capabilities(Some(spec::defaults::capabilities(CapabilitySet::full())));
         process.set_no_new_privileges(Some(false));
         program.filter = Filter::None;

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     cgroup::{CgroupError, Extras, Host},
     options::ResourceOptions,
-    runtime::{identity, number},
+    runtime::{self, identity, number},
     spec::{self, Facts},
     state::Exit,
     sys::process,
@@ -191,10 +191,15 @@ impl Engine {
             let entry = entry.at("list", &folder)?;
             if entry.file_name() != "lock" {
                 let path = entry.path();
-                // The one folder is where the shim mounts a stack of layers, in its own view only: here it is empty.
+                // One folder is where the shim mounts layers and the like, in its own view only: here it is empty. What
+                // another runtime keeps is in the other.
                 let folder = entry.file_type().at("look at", &path)?.is_dir();
-                ignore_missing(if folder { fs::remove_dir(&path) } else { fs::remove_file(&path) })
-                    .at("remove", &path)?;
+                ignore_missing(match (folder, entry.file_name() == runtime::RUNC_FOLDER) {
+                    (true, true) => fs::remove_dir_all(&path),
+                    (true, false) => fs::remove_dir(&path),
+                    (false, _) => fs::remove_file(&path),
+                })
+                .at("remove", &path)?;
             }
         }
         let lock = folder.join("lock");

@@ -111,7 +111,8 @@ impl Engine {
 
     pub(super) fn observe(&self, id: &ContainerId) -> Result<Observed, EngineError> {
         let supervised = self.is_locked(id)?;
-        let state = self.state(id)?.filter(|state| identity::is(state.pid, state.start_time, &state.cgroup));
+        let lives = |state: &State| identity::is(state.pid, state.start_time, &state.cgroup) && state.was_let_go();
+        let state = self.state(id)?.filter(lives);
         Ok(Observed { supervised, state })
     }
 
@@ -145,7 +146,7 @@ impl Engine {
         let path = self.layout.container(id).join("exit");
         Ok(match (supervised, path.exists()) {
             (_, true) => Status::Exited,
-            (true, false) if self.state(id)?.is_some() => Status::Exited, // and its monitor is about to say how
+            (true, false) if self.state(id)?.is_some_and(|state| state.was_let_go()) => Status::Exited, // and its monitor is about to say how
             (true, false) => Status::Starting,
             (false, false) if self.begun(id).exists() => Status::Exited, // in a power cut
             (false, false) => Status::Created,

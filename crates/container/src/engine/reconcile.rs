@@ -15,6 +15,7 @@ use crate::{
     cgroup::Host,
     monitor,
     network::NetworkError,
+    options::RuntimeKind,
     record::Record,
     runtime::{identity, number, shim},
     state::State,
@@ -365,7 +366,8 @@ impl Engine {
 
     /// What the monitor becomes at the end, when there is more to clear away than it does itself.
     pub(super) fn finally(&self, record: &Record) -> Result<Vec<String>, EngineError> {
-        if !record.remove && record.ports.is_empty() {
+        let plain = record.runtime == RuntimeKind::Jdos; // another keeps more than files
+        if plain && !record.remove && record.ports.is_empty() {
             return Ok(Vec::new());
         }
         let own = std::env::current_exe().at("find", Path::new("/proc/self/exe"))?;

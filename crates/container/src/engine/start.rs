@@ -10,11 +10,11 @@ use super::{
 use crate::{
     attach, monitor,
     network::{Lease, etc},
-    options::WindowSize,
+    options::{RuntimeKind, WindowSize},
     plan::{Plan, UserPlan},
     record::Record,
     runtime::{self, Report, Role, number},
-    spec,
+    spec::{self, SpecErrors},
     state::Addresses,
     volume,
 };
@@ -53,7 +53,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError::WrongState`] when it runs, [`EngineError::Network`] for a port in use, [`EngineError::Start`] with
-    /// what failed.
+    /// what failed, [`EngineError::Spec`] when its runtime is not there.
     pub fn start(&self, id: &ContainerId) -> Result<Started, EngineError> {
         self.begin(id, None)
     }
@@ -69,6 +69,9 @@ impl Engine {
 
     fn begin(&self, id: &ContainerId, viewer: Option<Viewer>) -> Result<Started, EngineError> {
         let record = self.record(id)?;
+        if let RuntimeKind::Runc(runc) = &record.runtime {
+            runc.is_there().map_err(|fault| EngineError::Spec(SpecErrors(vec![fault])))?;
+        }
         let wrong = || EngineError::WrongState { doing: "start", id: id.short().to_owned(), status: Status::Running };
         let deadline = Instant::now() + HANDOVER;
         let lock = loop {

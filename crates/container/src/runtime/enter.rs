@@ -45,6 +45,11 @@ fn start(report: BorrowedFd<'_>) -> Result<i32, Failure> {
     drop(file);
     let plan: ExecPlan = serde_json::from_slice(&text).map_err(io::Error::from).during("read", "the plan")?;
     umask(rustix::fs::Mode::empty());
+    plan.runtime.chosen().enter(&plan, report)
+}
+
+/// The same without another's help: enters the namespaces through the container's init.
+pub fn enter(plan: &ExecPlan, report: BorrowedFd<'_>) -> Result<i32, Failure> {
     let gone = || Failure::new(FailureKind::Failed, "enter", "the container", "it has ended");
     let init = identity::open(plan.pid, plan.start_time).during("open", "the container's init")?.ok_or_else(gone)?;
     let cgroup = Host::detect()
@@ -77,7 +82,7 @@ fn start(report: BorrowedFd<'_>) -> Result<i32, Failure> {
     let first = match first {
         Side::Child => {
             drop((ours, birth, unified));
-            let told = step_in(&plan, init, theirs.as_fd(), told, &tasks, filter);
+            let told = step_in(plan, init, theirs.as_fd(), told, &tasks, filter);
             process::exit(i32::from(told.is_err())) // when nobody hears it, nobody waits for it either
         }
         Side::Parent { pidfd, .. } => pidfd,
@@ -149,7 +154,8 @@ fn step_in(
     }
 }
 
-fn reap(pidfd: &OwnedFd) -> Result<i32, Failure> {
+/// Waits for the end of a child; gives its wait status.
+pub fn reap(pidfd: &OwnedFd) -> Result<i32, Failure> {
     shim::wait_readable(pidfd.as_fd()).during("wait for", "the process")?;
     let status = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED).during("wait for", "the process")?;
     // Back to the form of wait(2), which is what exit files hold as well.

@@ -5,6 +5,7 @@
 
 use super::{
     message::{During, Failure, FailureKind},
+    shim::OwnMounts,
     tree,
 };
 use crate::{
@@ -46,14 +47,18 @@ pub struct Owner<'a> {
     pub idmap: Option<BorrowedFd<'a>>,
 }
 
-/// The mounts, in the order in which the child takes them: the root first.
-pub fn all(
-    plan: &Plan,
-    owner: Owner<'_>,
-    cgroups: &Groups<'_>,
-    warnings: &mut Vec<String>,
-) -> Result<Vec<OwnedFd>, Failure> {
-    let mut trees = Vec::new();
+/// Mounts that are attached nowhere yet.
+pub struct Made {
+    /// In the order in which the child takes them: the root first.
+    pub trees: Vec<OwnedFd>,
+    /// The mount namespace in which the root was made, to be let go when there is time.
+    pub rest: Option<OwnedFd>,
+}
+
+/// All mounts of a container.
+pub fn all(plan: &Plan, owner: Owner<'_>, cgroups: &Groups<'_>, warnings: &mut Vec<String>) -> Result<Made, Failure> {
+    let (root, rest) = root(plan, owner)?;
+    let mut trees = vec![root];
     for (mount, options) in plan.mounts() {
         if let Some(recursive) = options.bind {
             let source = mount.source().as_deref().unwrap_or(Path::new(""));
@@ -67,9 +72,7 @@ pub fn all(
     for (source, _) in &plan.files {
         trees.push(bind(source, false, &MountOptions::default(), owner, warnings)?);
     }
-    // Made last, because what covers its layers must not be what is bound; taken first.
-    trees.insert(0, root(plan, owner)?);
-    Ok(trees)
+    Ok(Made { trees, rest })
 }
 
 /// Whether this mount is the container's `/dev`, filled by us.
@@ -123,7 +126,8 @@ fn groups(groups: &Groups<'_>, options: &MountOptions) -> Result<Vec<OwnedFd>, F
     Ok(trees)
 }
 
-fn clone(source: &Path, recursive: bool) -> Result<OwnedFd, Failure> {
+/// A copy of the mount of a path of the host.
+pub fn clone(source: &Path, recursive: bool) -> Result<OwnedFd, Failure> {
     let opened = tree::open_host(source).during("open", source.display())?;
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     if recursive {
@@ -139,7 +143,8 @@ fn map(mount: BorrowedFd<'_>, owner: Owner<'_>, recursive: bool) -> rustix::io::
     }
 }
 
-fn root(plan: &Plan, owner: Owner<'_>) -> Result<OwnedFd, Failure> {
+/// The root file system, and the mount namespace in which it was made, if any, to be let go when there is time.
+pub fn root(plan: &Plan, owner: Owner<'_>) -> Result<(OwnedFd, Option<OwnedFd>), Failure> {
     let no_idmap = |errno: Errno, path: &Path| {
         let why = format!("its file system can not be id-mapped here ({})", std::io::Error::from(errno));
         Failure::new(FailureKind::NoIdmap, "map the owners of", path.display(), why)
@@ -147,13 +152,20 @@ fn root(plan: &Plan, owner: Owner<'_>) -> Result<OwnedFd, Failure> {
     let directory = match &plan.record.root {
         Root::Directory(path) => path.clone(),
         Root::Owned => plan.container.join("rootfs"),
-        Root::Layers(layers) => return overlay(plan, layers, owner, no_idmap),
+        Root::Layers(layers) => {
+            // Layers are attached, and the overlay is mounted, where only this process sees them. Nothing else happens there:
+            // what is bound from it would be cut off from the host.
+            let own = OwnMounts::enter()?;
+            let made = overlay(plan, layers, owner, no_idmap);
+            let rest = own.leave()?;
+            return made.map(|tree| (tree, Some(rest)));
+        }
     };
     let tree = clone(&directory, true)?;
     let private = Change { propagation: Some(MountPropagationFlags::PRIVATE), recursive: true, ..Change::default() };
     set_attributes(tree.as_fd(), private).during("make private", directory.display())?;
     map(tree.as_fd(), owner, true).map_err(|errno| no_idmap(errno, &directory))?;
-    Ok(tree)
+    Ok((tree, None))
 }
 
 /// An overlay over id-mapped layers. The kernel wants layers that are attached somewhere (before 6.15), so each one's
@@ -211,7 +223,8 @@ fn attach(tree: &OwnedFd, target: BorrowedFd<'_>) -> rustix::io::Result<()> {
     move_mount(tree, c"", target, c"", flags)
 }
 
-fn bind(
+/// Something of the host to be bound, with its attributes.
+pub fn bind(
     source: &Path,
     recursive: bool,
     options: &MountOptions,
@@ -293,7 +306,6 @@ fn dev(plan: &Plan, options: &MountOptions, owner: Owner<'_>) -> Result<OwnedFd,
 }
 
 fn device_node(dev: &OwnedFd, device: &oci_spec::runtime::LinuxDevice, owner: Owner<'_>) -> Result<(), Failure> {
-    use oci_spec::runtime::LinuxDeviceType as Type;
     let path = device.path();
     let Ok(below) = path.strip_prefix("/dev") else {
         let why = "devices can only be made below /dev";
@@ -315,6 +327,17 @@ fn device_node(dev: &OwnedFd, device: &oci_spec::runtime::LinuxDevice, owner: Ow
             Err(errno) => return Err(errno).during("make folder of", path.display()),
         }
     }
+    device_at(dev, below, device, owner)
+}
+
+/// A device at this name.
+pub fn device_at(
+    folder: &OwnedFd,
+    name: &Path,
+    device: &oci_spec::runtime::LinuxDevice,
+    owner: Owner<'_>,
+) -> Result<(), Failure> {
+    use oci_spec::runtime::LinuxDeviceType as Type;
     let kind = match device.typ() {
         Type::B => FileType::BlockDevice,
         Type::P => FileType::Fifo,
@@ -323,7 +346,7 @@ fn device_node(dev: &OwnedFd, device: &oci_spec::runtime::LinuxDevice, owner: Ow
     let number = |value: i64| u32::try_from(value).unwrap_or(0); // checked with the specification; a FIFO has none
     let mode = device.file_mode().unwrap_or(0o666);
     let ids = (owner.uid + device.uid().unwrap_or(0), owner.gid + device.gid().unwrap_or(0));
-    node(dev, below, kind, mode, makedev(number(device.major()), number(device.minor())), ids)
+    node(folder, name, kind, mode, makedev(number(device.major()), number(device.minor())), ids)
 }
 
 fn node(

@@ -24,7 +24,7 @@ use rustix::{
 use std::{
     ffi::CString,
     io::Read,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
@@ -36,25 +36,30 @@ pub struct Resolved {
     flags: FilterFlags,
 }
 
-/// Looks up the user inside; the root directory is the container's by now. The filter's file is the host's, so it is
-/// handed over open.
-pub fn resolve(program: &Program, filter: Option<Vec<u8>>) -> Result<Resolved, Failure> {
-    let identity = match &program.user {
-        Some(user) => {
-            let read = |path: &str| read_bounded(Path::new(path));
-            user::lookup(user, &program.groups, &read("/etc/passwd")?, &read("/etc/group")?)
-                .map_err(|error| Failure::new(FailureKind::Invalid, "find user", user, error))?
-        }
+/// Who a program runs as, by the container's own files, which `read` gives.
+pub fn identity(program: &Program, read: impl Fn(&str) -> Result<Vec<u8>, Failure>) -> Result<Identity, Failure> {
+    match &program.user {
+        Some(user) => user::lookup(user, &program.groups, &read("/etc/passwd")?, &read("/etc/group")?)
+            .map_err(|error| Failure::new(FailureKind::Invalid, "find user", user, error)),
         None => {
             let user = program.process.user();
-            Identity {
+            Ok(Identity {
                 uid: user.uid(),
                 gid: user.gid(),
                 groups: user.additional_gids().clone().unwrap_or_default(),
                 home: PathBuf::from(if user.uid() == 0 { "/root" } else { "/" }),
-            }
+            })
         }
-    };
+    }
+}
+
+/// Looks up the user inside; the root directory is the container's by now. The filter's file is the host's, so it is
+/// handed over open.
+pub fn resolve(program: &Program, filter: Option<Vec<u8>>) -> Result<Resolved, Failure> {
+    let identity = identity(program, |path| {
+        let root = tree::open_host(Path::new("/")).during("open", "/")?;
+        read_bounded(root.as_fd(), Path::new(path))
+    })?;
     let filter = match &program.filter {
         Filter::None => Vec::new(),
         Filter::Default(capabilities) => seccomp::default_program(capabilities).into_owned(),
@@ -117,13 +122,18 @@ pub fn hide() -> Result<(), Failure> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable).during("hide from", "the container")
 }
 
-fn read_bounded(path: &Path) -> Result<Vec<u8>, Failure> {
-    let root = tree::open_host(Path::new("/")).during("open", "/")?;
-    let file = match tree::open(root.as_fd(), path, OFlags::RDONLY | OFlags::NONBLOCK) {
-        Ok(file) => std::fs::File::from(file),
-        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(Vec::new()),
-        Err(errno) => return Err(errno).during("open", path.display()),
-    };
+/// A file beneath a root, as far as it is looked at; empty when there is none.
+pub fn read_bounded(root: BorrowedFd<'_>, path: &Path) -> Result<Vec<u8>, Failure> {
+    match tree::open(root, path, OFlags::RDONLY | OFlags::NONBLOCK) {
+        Ok(file) => read_file(file, path),
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => Ok(Vec::new()),
+        Err(errno) => Err(errno).during("open", path.display()),
+    }
+}
+
+/// The same of an open file.
+pub fn read_file(file: OwnedFd, path: &Path) -> Result<Vec<u8>, Failure> {
+    let file = std::fs::File::from(file);
     if !file.metadata().during("look at", path.display())?.is_file() {
         return Ok(Vec::new());
     }
@@ -201,6 +211,7 @@ impl Resolved {
         let (arguments, environment) = (strings(&arguments).map_err(nul)?, strings(&environment).map_err(nul)?);
         let file = CString::new(path.as_os_str().as_bytes()).map_err(nul)?;
         process::close_on_exec_from(3).during("close", "what is not the program's")?;
+        process::default_sigpipe().during("let", "SIGPIPE end the program")?;
         set_parent_process_death_signal(None).during("outlive", "the shim")?;
         if no_new_privileges {
             set_no_new_privs(true).during("set", "no_new_privs")?;

@@ -1,27 +1,29 @@
 //! The shim: one single-threaded process per container that starts it and then becomes its monitor.
 
 use super::{
-    child, identity,
-    message::{self, DESCRIPTORS, During, Failure, FailureKind, Report, Word},
-    mounts, number, prepare, program,
+    identity,
+    message::{self, During, Failure, FailureKind, Report},
+    mounts, number,
 };
 use crate::{
     cgroup::{Cgroup, Extras, Host},
     monitor,
     network::Networks,
     plan::{Plan, UserPlan},
-    spec::ulimit,
     state::{Addresses, State, Users},
-    sys::process::{self, Side},
+    sys::{
+        mount::{Change, set_attributes},
+        process,
+    },
 };
 use jiff::Timestamp;
-use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType};
+use oci_spec::runtime::LinuxIdMapping;
 use rustix::{
     event::{PollFd, PollFlags, poll},
     fs::{CWD, FileType, Mode, OFlags, fchmod, fchown, mknodat, open},
     io::Errno,
-    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with, socketpair},
-    process::{Pid, Signal, WaitId, WaitIdOptions, chdir, pidfd_send_signal, set_child_subreaper, umask, waitid},
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with},
+    process::{Signal, WaitId, WaitIdOptions, chdir, pidfd_send_signal, set_child_subreaper, umask, waitid},
 };
 use std::{
     fs, io,
@@ -30,7 +32,7 @@ use std::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::fs::OpenOptionsExt,
     },
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -73,10 +75,11 @@ fn start(report: BorrowedFd<'_>) -> Result<std::convert::Infallible, Failure> {
         .create(&plan.cgroup, &resources, &Extras::default())
         .map_err(failed("make", "the container's control groups"))?;
     let channels = Channels::open(&plan)?;
+    let site = Site { plan: &plan, host: &host, cgroup: &cgroup, channels: &channels };
     let mut warnings = Vec::new();
     let mut users = plan.users.clone();
     let started = loop {
-        let result = attempt(&plan, &users, &host, &cgroup, &channels, &mut warnings);
+        let result = plan.record.runtime.chosen().start(&site, &users, &mut warnings);
         match (result, &users) {
             (Err(failure), UserPlan::Leased { required: false, .. }) if failure.kind == FailureKind::NoIdmap => {
                 warnings.push(format!("runs with the host's users: {failure}"));
@@ -99,7 +102,7 @@ fn start(report: BorrowedFd<'_>) -> Result<std::convert::Infallible, Failure> {
     become_monitor(&plan, &cgroup, &channels, &started, client.as_ref(), &kept)
 }
 
-fn failed<E: std::error::Error>(operation: &'static str, subject: &'static str) -> impl Fn(E) -> Failure {
+pub(super) fn failed<E: std::error::Error>(operation: &'static str, subject: &'static str) -> impl Fn(E) -> Failure {
     move |error| {
         let mut reason = error.to_string();
         let mut source = error.source();
@@ -127,9 +130,9 @@ fn undo(plan: &Plan, cgroup: &Cgroup) {
 }
 
 /// Pipes and the socket of one container.
-struct Channels {
+pub struct Channels {
     /// The container's ends of standard input, output and error.
-    inside: [OwnedFd; 3],
+    pub inside: [OwnedFd; 3],
     /// The monitor's ends.
     outside: Outside,
     listen: OwnedFd,
@@ -201,86 +204,90 @@ pub fn listen_at(running: &Path) -> Result<OwnedFd, Failure> {
 }
 
 /// A container that is about to run, or does.
-struct Started {
-    pid: i32,
-    pidfd: OwnedFd,
-    master: Option<OwnedFd>,
+pub struct Started {
+    /// Its init, as the host numbers it.
+    pub pid: i32,
+    /// Refers to it.
+    pub pidfd: OwnedFd,
+    /// The master of its terminal.
+    pub master: Option<OwnedFd>,
 }
 
-fn attempt(
-    plan: &Plan,
-    users: &UserPlan,
-    host: &Host,
-    cgroup: &Cgroup,
-    channels: &Channels,
-    warnings: &mut Vec<String>,
-) -> Result<Started, Failure> {
-    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-        .during("open", "a socket")?;
-    let tasks = cgroup.task_files().map_err(failed("open", "the container's control groups"))?;
-    let unified = cgroup.unified_fd().map_err(failed("open", "the container's control groups"))?;
-    let cgroups = host.mounts_for_container();
-    let directories = cgroup.directories();
-    let groups = prepare::Groups { directories: &directories, path: cgroup.path(), mounts: &cgroups };
-    let filter = program::read_filter(&plan.program)?;
-    let mut namespaces = Namespaces::of(plan)?;
-    let mapped = !matches!(users, UserPlan::Host(_));
-    if mapped {
-        namespaces.new |= libc::CLONE_NEWUSER;
-    }
-    // Layers are attached, and the overlay is mounted, where only this process sees them.
-    let mut outside = None;
-    if !plan.layers().is_empty() {
+/// Where a container is to be made: what there is of it before its first process.
+#[derive(Clone, Copy)]
+pub struct Site<'a> {
+    /// What to do.
+    pub plan: &'a Plan,
+    /// The machine's control groups.
+    pub host: &'a Host,
+    /// The container's, with their limits.
+    pub cgroup: &'a Cgroup,
+    /// Its pipes.
+    pub channels: &'a Channels,
+}
+
+/// A mount namespace that only this process is in, which receives what is mounted on the host meanwhile.
+pub struct OwnMounts {
+    outside: OwnedFd,
+}
+
+impl OwnMounts {
+    /// Makes it and enters it; paths are looked up from its root from now on.
+    pub fn enter() -> Result<Self, Failure> {
         let path = "/proc/self/ns/mnt";
-        outside = Some(open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).during("open", path)?);
+        let outside = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).during("open", path)?;
         process::unshare(libc::CLONE_NEWNS).during("make", "a mount namespace")?;
-        let root = super::tree::open_host(Path::new("/")).during("open", "/")?;
-        let change = crate::sys::mount::Change {
-            propagation: Some(rustix::mount::MountPropagationFlags::DOWNSTREAM),
-            recursive: true,
-            ..Default::default()
+        let own = Self { outside };
+        let separate = || {
+            let root = super::tree::open_host(Path::new("/")).during("open", "/")?;
+            let propagation = Some(rustix::mount::MountPropagationFlags::DOWNSTREAM);
+            let change = Change { propagation, recursive: true, ..Change::default() };
+            set_attributes(root.as_fd(), change).during("separate", "its mounts")
         };
-        crate::sys::mount::set_attributes(root.as_fd(), change).during("separate", "its mounts")?;
-    }
-    let side =
-        process::clone(namespaces.new, unified.as_ref().map(AsFd::as_fd)).during("clone", "the container's init")?;
-    let (pid, pidfd) = match side {
-        Side::Child => {
-            drop(ours);
-            let [input, output, error] = &channels.inside;
-            let new = |flag| namespaces.new & flag != 0;
-            child::run(child::Inputs {
-                plan,
-                control: theirs.as_fd(),
-                tasks: &tasks,
-                cgroup_namespace: namespaces.cgroup,
-                cgroups: &cgroups,
-                streams: [input.as_fd(), output.as_fd(), error.as_fd()],
-                mapped,
-                loopback: new(libc::CLONE_NEWNET) && plan.lease.is_none(),
-                own_hostname: new(libc::CLONE_NEWUTS),
-                filter,
-            })
+        match separate() {
+            Ok(()) => Ok(own),
+            Err(failure) => own.leave().and(Err(failure)),
         }
-        Side::Parent { pid, pidfd } => (pid, pidfd),
-    };
-    drop((theirs, tasks, unified));
-    let result = guide(plan, users, ours.as_fd(), pid, &groups, warnings);
-    if let Some(outside) = outside {
+    }
+
+    /// Returns to the host's. What was mounted here goes, but for what others have taken, once what this gives is dropped:
+    /// the kernel takes its time for that.
+    pub fn leave(self) -> Result<OwnedFd, Failure> {
+        let path = "/proc/self/ns/mnt";
+        let inside = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).during("open", path);
         let kind = Some(rustix::thread::LinkNameSpaceType::Mount);
-        rustix::thread::move_into_link_name_space(outside.as_fd(), kind).during("return to", "the host's mounts")?;
+        rustix::thread::move_into_link_name_space(self.outside.as_fd(), kind)
+            .during("return to", "the host's mounts")?;
+        inside
     }
-    match result {
-        Ok(master) => Ok(Started { pid, pidfd, master }),
-        Err(failure) => {
-            end(&pidfd);
-            Err(failure)
+}
+
+/// Gives the pipes to the container's root.
+pub(super) fn give_channels(plan: &Plan, owner: (u32, u32)) -> Result<(), Failure> {
+    for name in ["out", "err", "in"] {
+        let path = plan.running.join(name);
+        match open(&path, OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty()) {
+            Ok(fifo) => {
+                fchown(&fifo, Some(rustix::fs::Uid::from_raw(owner.0)), Some(rustix::fs::Gid::from_raw(owner.1)))
+                    .during("give to the container", path.display())?
+            }
+            Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno).during("open", path.display()),
         }
     }
+    Ok(())
+}
+
+/// Sets the network up from outside, when it has a lease.
+pub(super) fn attach_network(plan: &Plan, pid: i32) -> Result<(), Failure> {
+    let Some(lease) = &plan.lease else { return Ok(()) };
+    let networks = Networks::new(&plan.layout().during("open", plan.folders.0.display())?);
+    let namespace = namespace(pid, "net")?;
+    networks.attach(lease, &plan.record.id, namespace.as_fd()).map_err(failed("set up", "the container's network"))
 }
 
 /// Kills and reaps a child that is not to run.
-fn end(pidfd: &OwnedFd) {
+pub(super) fn end(pidfd: &OwnedFd) {
     match pidfd_send_signal(pidfd, Signal::KILL) {
         Ok(()) | Err(Errno::SRCH) => {}
         Err(error) => tracing::warn!(%error, "the child of a failed start could not be killed"),
@@ -290,116 +297,31 @@ fn end(pidfd: &OwnedFd) {
     }
 }
 
-/// All that is done to the child from outside, until it runs.
-fn guide(
-    plan: &Plan,
-    users: &UserPlan,
-    control: BorrowedFd<'_>,
-    pid: i32,
-    groups: &prepare::Groups<'_>,
-    warnings: &mut Vec<String>,
-) -> Result<Option<OwnedFd>, Failure> {
-    adjust(plan, pid)?;
-    let (owner, user_namespace) = match users {
-        UserPlan::Host(_) => ((0, 0), None),
-        UserPlan::Leased { base, size, .. } => {
-            let line = format!("0 {base} {size}\n");
-            write_maps(pid, &line, &line)?;
-            ((*base, *base), Some(namespace(pid, "user")?))
-        }
-        UserPlan::Mapped { uids, gids } => {
-            write_maps(pid, &lines(uids), &lines(gids))?;
-            ((root_of(uids), root_of(gids)), None)
-        }
-    };
-    if !matches!(users, UserPlan::Host(_)) {
-        message::send(control, &Word::Mapped, &[]).during("tell", "the child")?;
-        for name in ["out", "err", "in"] {
-            let path = plan.running.join(name);
-            match open(&path, OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty()) {
-                Ok(fifo) => {
-                    fchown(&fifo, Some(rustix::fs::Uid::from_raw(owner.0)), Some(rustix::fs::Gid::from_raw(owner.1)))
-                        .during("give to the container", path.display())?
-                }
-                Err(Errno::NOENT) => {}
-                Err(errno) => return Err(errno).during("open", path.display()),
-            }
-        }
-    }
-    let owner = prepare::Owner { uid: owner.0, gid: owner.1, idmap: user_namespace.as_ref().map(AsFd::as_fd) };
-    let trees = prepare::all(plan, owner, groups, warnings)?;
-    let borrowed: Vec<_> = trees.iter().map(AsFd::as_fd).collect();
-    for some in borrowed.chunks(DESCRIPTORS) {
-        message::send(control, &Word::Trees, some).during("tell", "the child")?;
-    }
-    message::send(control, &Word::AllTrees, &[]).during("tell", "the child")?;
-    drop(trees);
-    if let Some(lease) = &plan.lease {
-        let networks = Networks::new(&plan.layout().during("open", plan.folders.0.display())?);
-        let namespace = namespace(pid, "net")?;
-        networks
-            .attach(lease, &plan.record.id, namespace.as_fd())
-            .map_err(failed("set up", "the container's network"))?;
-    }
-    let master = match hear(control)? {
-        Some((Word::Ready, mut descriptors)) => descriptors.pop(),
-        Some((Word::Failed(failure), _)) => return Err(failure),
-        other => {
-            let said = format!("it said {:?}", other.map(|(word, _)| word));
-            return Err(Failure::new(FailureKind::Failed, "prepare", "the container", said));
-        }
-    };
-    record(plan, users, pid, warnings)?;
-    message::send(control, &Word::Go, &[]).during("tell", "the child")?;
-    match hear(control)? {
-        None => Ok(master), // its end was closed by execve
-        Some((Word::Failed(failure), _)) => Err(failure),
-        Some((word, _)) => Err(Failure::new(FailureKind::Failed, "run", "the container", format!("it said {word:?}"))),
-    }
+/// Who the container's root is on the host.
+pub(super) fn root_of(mappings: &[LinuxIdMapping]) -> u32 {
+    mappings.iter().find(|one| one.container_id() == 0).map_or(0, LinuxIdMapping::host_id)
 }
 
-fn hear(control: BorrowedFd<'_>) -> Result<Option<(Word, Vec<OwnedFd>)>, Failure> {
-    message::receive(control).during("hear", "the child")
-}
-
-/// What the child is not allowed to do itself.
-fn adjust(plan: &Plan, pid: i32) -> Result<(), Failure> {
-    let process = &plan.program.process;
-    for limit in process.rlimits().iter().flatten() {
-        let name = ulimit::name(limit.typ());
-        let unknown = || Failure::new(FailureKind::Invalid, "set limit", name, "this kernel does not have it");
-        let resource = ulimit::resource(limit.typ()).ok_or_else(unknown)?;
-        let value = |value: u64| (value != u64::MAX).then_some(value);
-        let new = rustix::process::Rlimit { current: value(limit.soft()), maximum: value(limit.hard()) };
-        rustix::process::prlimit(Pid::from_raw(pid), resource, new)
-            .during("set limit", format!("{name}={}:{}", limit.soft(), limit.hard()))?;
-    }
-    if let Some(score) = process.oom_score_adj() {
-        fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string()).during("set oom_score_adj to", score)?;
-    }
-    Ok(())
-}
-
-fn write_maps(pid: i32, uids: &str, gids: &str) -> Result<(), Failure> {
+/// Maps the users and groups of a process.
+pub(super) fn write_maps(pid: i32, uids: &str, gids: &str) -> Result<(), Failure> {
     fs::write(format!("/proc/{pid}/uid_map"), uids).during("map users", uids.trim())?;
     fs::write(format!("/proc/{pid}/gid_map"), gids).during("map groups", gids.trim())
 }
 
-fn lines(mappings: &[LinuxIdMapping]) -> String {
-    mappings.iter().map(|one| format!("{} {} {}\n", one.container_id(), one.host_id(), one.size())).collect()
-}
-
-fn root_of(mappings: &[LinuxIdMapping]) -> u32 {
-    mappings.iter().find(|one| one.container_id() == 0).map_or(0, LinuxIdMapping::host_id)
-}
-
-fn namespace(pid: i32, kind: &str) -> Result<OwnedFd, Failure> {
+/// A namespace of a process.
+pub(super) fn namespace(pid: i32, kind: &str) -> Result<OwnedFd, Failure> {
     let path = format!("/proc/{pid}/ns/{kind}");
     open(path.as_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).during("open", path)
 }
 
 /// Writes `state.json`, before the program runs: what runs is known.
-fn record(plan: &Plan, users: &UserPlan, pid: i32, warnings: &[String]) -> Result<(), Failure> {
+pub(super) fn record(
+    plan: &Plan,
+    users: &UserPlan,
+    pid: i32,
+    unstarted: Option<PathBuf>,
+    warnings: &[String],
+) -> Result<(), Failure> {
     let died = || Failure::new(FailureKind::Failed, "start", "the container", "it died while it was being set up");
     let state = State {
         pid,
@@ -414,6 +336,7 @@ fn record(plan: &Plan, users: &UserPlan, pid: i32, warnings: &[String]) -> Resul
             }
         },
         address: plan.lease.as_ref().map(|lease| Addresses { ipv4: lease.ipv4, ipv6: lease.ipv6 }),
+        unstarted,
         warnings: warnings.to_vec(),
     };
     let path = plan.running.join("state.json");
@@ -425,49 +348,6 @@ fn record(plan: &Plan, users: &UserPlan, pid: i32, warnings: &[String]) -> Resul
     let written = opened.and_then(|mut file| file.write_all(&text));
     written.during("write", temporary.display())?;
     fs::rename(&temporary, &path).during("write", path.display())
-}
-
-/// Namespaces to make, after those to join have been joined.
-struct Namespaces {
-    new: i32,
-    cgroup: bool,
-}
-impl Namespaces {
-    fn of(plan: &Plan) -> Result<Self, Failure> {
-        use LinuxNamespaceType as Type;
-        let mut all = Self { new: 0, cgroup: false };
-        let listed = plan.record.spec.linux().iter().flat_map(|linux| linux.namespaces().iter().flatten());
-        for namespace in listed {
-            let flag = match namespace.typ() {
-                Type::Mount => libc::CLONE_NEWNS,
-                Type::Uts => libc::CLONE_NEWUTS,
-                Type::Ipc => libc::CLONE_NEWIPC,
-                Type::Pid => libc::CLONE_NEWPID,
-                Type::Network => libc::CLONE_NEWNET,
-                Type::Cgroup => {
-                    all.cgroup = namespace.path().is_none();
-                    libc::CLONE_NEWCGROUP
-                }
-                Type::User => continue, // from the plan
-                Type::Time => {
-                    let why = "time namespaces are not made";
-                    return Err(Failure::new(FailureKind::Invalid, "make", "linux.namespaces", why));
-                }
-            };
-            match namespace.path() {
-                Some(path) => {
-                    let opened =
-                        open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).during("open", path.display())?;
-                    // The child is born in it: clone comes after.
-                    rustix::thread::move_into_link_name_space(opened.as_fd(), None).during("join", path.display())?;
-                }
-                None if flag == libc::CLONE_NEWCGROUP => {} // after it has joined its groups
-                None => all.new |= flag,
-            }
-        }
-        all.new |= libc::CLONE_NEWNS; // a root of its own is not possible without
-        Ok(all)
-    }
 }
 
 fn become_monitor(

@@ -179,7 +179,7 @@ impl Builder<'_> {
             stop_timeout: options.stop_timeout.unwrap_or(10),
             labels: options.labels.clone(),
             log: options.log,
-            runtime: options.runtime,
+            runtime: options.runtime.clone(),
         };
         faults.finish(Built { record, warnings, capabilities: self.capabilities, cgroup, unpack, volumes })
     }

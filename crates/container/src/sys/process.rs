@@ -84,6 +84,18 @@ pub fn execute(program: &CStr, arguments: &[CString], environment: &[CString]) -
     last_error()
 }
 
+/// Lets SIGPIPE end whatever is executed next: the runtime of Rust ignores it, and execve(2) hands that on.
+///
+/// # Errors
+/// That of sigaction(2).
+pub fn default_sigpipe() -> Result<()> {
+    // SAFETY: installs no handler, and touches no memory of this process.
+    match unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) } {
+        libc::SIG_ERR => Err(last_error()),
+        _ => Ok(()),
+    }
+}
+
 /// Ends this process at once, without running anything at exit.
 pub fn exit(code: i32) -> ! {
     // SAFETY: has no preconditions.

@@ -149,3 +149,17 @@ fn a_terminal_is_one() {
     let text = machine.run(&["-t"], &["sh", "-c", "tty; echo $TERM; stat -c %F /dev/console"]).ok();
     assert_eq!(text.replace('\r', ""), "/dev/pts/0\nxterm\ncharacter special file");
 }
+
+/// What the engine itself ignores is no matter of the program's: one that writes to nobody is to end.
+#[test]
+fn no_signal_is_ignored_or_blocked_from_the_start() {
+    let machine = Machine::new();
+    let look = ["grep", "-E", "^Sig(Ign|Blk)", "/proc/self/status"];
+    machine.sleeper("one", &[]);
+    for text in [machine.run(&[], &look).ok(), machine.ok(&[&["exec", "one"], &look[..]].concat())] {
+        let masks = text.split_whitespace().filter_map(|word| u64::from_str_radix(word, 16).ok());
+        // 32 and 33 are the C library's own.
+        assert_eq!(masks.map(|mask| mask & !(3 << 31)).collect::<Vec<_>>(), [0, 0], "{text}");
+    }
+    assert_eq!(machine.sh(&[], "(yes; echo $? > /tmp/code) | head -n 1; cat /tmp/code").ok(), "y\n141");
+}

@@ -1,5 +1,5 @@
 use super::*;
-use container::options::{DnsOptions, LogOptions, RuntimeKind, SeccompChoice};
+use container::options::{DnsOptions, LogOptions, Runc, RuntimeKind, SeccompChoice};
 use model::{ByteSize, NetworkMode};
 
 /// Parses the flags as `create` does and translates them.
@@ -238,7 +238,10 @@ fn keeping() {
     assert_eq!(options.labels.into_iter().collect::<Vec<_>>(), pairs(&[("a", "b=c"), ("bare", "")]));
     assert_eq!(options.stop_signal.as_deref(), Some("SIGINT"));
     assert_eq!(good(&["--stop-timeout", "0"]).stop_timeout, Some(0));
-    assert_eq!(good(&["--runtime", "runc"]).runtime, RuntimeKind::Runc);
+    assert_eq!(good(&["--runtime", "jdos"]).runtime, RuntimeKind::Jdos);
+    for name in ["runc", "/opt/runc", "./runc"] {
+        assert_eq!(good(&["--runtime", name]).runtime, RuntimeKind::Runc(Runc(name.into())));
+    }
     let log = LogOptions { max_size: ByteSize(1 << 20), max_files: 5 };
     assert_eq!(good(&["--log-opt", "max-size=1m", "--log-opt", "max-file=5"]).log, log);
     assert_eq!(good(&["--log-opt", "max-size=1m,max-file=5"]).log, log);

@@ -4,7 +4,7 @@ use super::Surroundings;
 use crate::containers::{create::NetworkArguments, problems::Problems};
 use container::{
     capability::Capability,
-    options::{CreateOptions, DnsOptions, LogOptions, NamespaceMode, RuntimeKind, SeccompChoice},
+    options::{CreateOptions, DnsOptions, LogOptions, NamespaceMode, Runc, RuntimeKind, SeccompChoice},
 };
 use model::{ByteSize, NetworkMode, PortMapping};
 use std::{collections::BTreeMap, fmt::Display, net::IpAddr, str::FromStr};
@@ -194,8 +194,8 @@ pub fn log(texts: &[String], problems: &mut Problems) -> LogOptions {
 pub fn runtime(text: &Option<String>, problems: &mut Problems) -> RuntimeKind {
     let kind = match text.as_deref() {
         None | Some("jdos") => Ok(RuntimeKind::Jdos),
-        Some("runc") => Ok(RuntimeKind::Runc),
-        Some(other) => Err(format!("`{other}` is not a runtime: expected jdos or runc")),
+        Some(name) if name == "runc" || name.contains('/') => Ok(RuntimeKind::Runc(Runc(name.into()))),
+        Some(other) => Err(format!("`{other}` is not a runtime: expected jdos, runc, or the path of a runc")),
     };
     problems.take("--runtime", kind).unwrap_or_default()
 }
