@@ -146,12 +146,13 @@ impl Follower {
         for _ in 0..TRIES {
             let is_whole;
             (files, is_whole) = self.look(over)?;
-            let newest = files.first().or(self.last.as_ref()).map(|file: &LogFile| file.identity);
+            let known = self.last.as_ref().filter(|_| is_whole);
+            let newest = files.first().or(known).map(|file: &LogFile| file.identity);
             // Nothing has been rotated while we looked, so none is missing.
             if self.files(over).next().transpose()?.map(|file| file.identity) == newest {
-                let some_are_gone = self.begun().is_none_or(|begun| begun > files.len());
+                let count = files.len();
                 if let Some(oldest) = files.last_mut() {
-                    oldest.after_gap = !is_whole && some_are_gone;
+                    oldest.after_gap = self.begun().is_none_or(|begun| begun > count) && !is_whole;
                 }
                 // The kept one comes first: it may have got its last records after it was read.
                 if let Some(mut last) = self.last.take() {
@@ -167,9 +168,12 @@ impl Follower {
             }
         }
         // Hopeless to read them all, even less to follow.
-        self.last = None;
         files.truncate(1);
-        files.iter_mut().for_each(|file| file.after_gap = true);
+        match files.first_mut() {
+            Some(newest) => newest.after_gap = true,
+            None => files.extend(self.last.take()),
+        }
+        self.last = None;
         Ok(files)
     }
 
@@ -210,7 +214,7 @@ impl Follower {
 
     /// Keeps the last file that was read.
     pub fn keep(&mut self, file: LogFile) {
-        self.last = Some(file);
+        self.last = Some(LogFile { after_gap: false, ..file });
     }
 
     /// Waits until something may have been written.

@@ -345,6 +345,42 @@ fn a_follower_goes_on_with_a_file_that_it_knew_by_another_content() {
     assert_eq!(show(&lines), ["o:one", "o:two", "o:three", "o:four", notice, "o:five", "o:six"]);
 }
 
+/// With one file only, it is removed and made anew.
+#[test]
+fn a_follower_reads_what_came_before_the_file_was_removed() {
+    let folder = log(&[("current", vec![record(1, OUT, "one\n")])]);
+    let path = folder.path().join("current");
+    let step = Cell::new(0);
+    let running = || {
+        step.set(step.get() + 1);
+        match step.get() {
+            2 => {
+                File::options().append(true).open(&path).unwrap().write_all(&record(2, OUT, "two\n")).unwrap();
+                fs::remove_file(&path).unwrap();
+            }
+            3 => fs::write(&path, "").unwrap(),
+            4 => File::options().append(true).open(&path).unwrap().write_all(&record(3, OUT, "three\n")).unwrap(),
+            // Twice at once: four is gone when it looks.
+            5 => {
+                for record in [record(4, OUT, "four\n"), record(5, OUT, "five\n")] {
+                    fs::remove_file(&path).unwrap();
+                    fs::write(&path, record).unwrap();
+                }
+            }
+            _ => {}
+        }
+        step.get() < 6
+    };
+    let mut lines = Vec::new();
+    read(folder.path(), &Query { follow: true, ..Query::default() }, running, |line| {
+        lines.push(line);
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    let notice = "n:[output may be missing here: the log was rotated faster than it was read]";
+    assert_eq!(show(&lines), ["o:one", "o:two", "o:three", notice, "o:five"]);
+}
+
 #[test]
 fn a_follower_waits_for_records_to_be_whole_and_begins_with_the_tail() {
     let folder = log(&[("current", vec![record(1, OUT, "old 1\nold 2\nunfin")])]);

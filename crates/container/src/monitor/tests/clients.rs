@@ -140,8 +140,8 @@ fn a_dead_client_leaves_the_container_running() {
 
 #[test]
 fn a_killed_monitor_hangs_up_and_its_successor_serves() {
-    let (case, first) = Case::new().fifo("go").attached();
-    let mut running = case.start("echo one; read line <go; echo two; read line <go; echo three; exit 4");
+    let (case, first) = Case::new().fifo("go").fifo("on").attached();
+    let mut running = case.start("echo one; read line <go; echo two; read line <on; echo three; exit 4");
     receive_until(&first, "one\n");
     let init = running.init().unwrap();
     kill_process(running.pid(), Signal::KILL).unwrap();
@@ -152,7 +152,7 @@ fn a_killed_monitor_hangs_up_and_its_successor_serves() {
     let mut running = running.replace(init);
     eventually("what was written meanwhile is logged", || (running.text(Stream::Stdout) == "one\ntwo\n").then_some(()));
     let second = running.attach();
-    running.go();
+    fs::write(running.path("on"), "go\n").unwrap();
     let (out, _, exit) = receive_all(&second);
     assert_eq!(out, b"three\n");
     assert!(matches!(exit, Some((status, false)) if status == 4 << 8 || status == -1), "{exit:?}");

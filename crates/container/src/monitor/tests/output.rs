@@ -83,7 +83,7 @@ fn the_cap_holds_at_every_moment() {
 /// Rotation that is more than a second apart begins a new file instead of writing over the oldest one.
 #[test]
 fn a_slow_log_is_rotated_and_followed_without_a_false_alarm() {
-    let command = "for i in 1 2 3; do printf '%050000d\n' $i; sleep 1.1; done";
+    let command = "for i in 1 2 3; do printf '%050000d\n' $i; sleep 1.5; done";
     let mut running = Case::new().log(65536, 1).start(command);
     let exit = running.path("exit");
     let query = Query { follow: true, ..Query::default() };
