@@ -12,6 +12,7 @@ mod problems;
 mod prune;
 mod ps;
 mod reconcile;
+mod reset;
 mod resources;
 mod run;
 mod session;
@@ -100,7 +101,9 @@ enum Verb {
     Attach(Lazy<attached::AttachArguments>),
     /// Adopt what runs and sweep what nobody asked for
     Reconcile,
-    /// List and remove networks
+    /// Remove all containers and networks, and put the host back as it was
+    Reset(Lazy<reset::ResetArguments>),
+    /// List, show and remove networks
     Network(network::NetworkCommand),
 }
 
@@ -109,7 +112,7 @@ const GROUPS: [(&str, &[&str]); 4] = [
     ("Life", &["run", "create", "start", "stop", "kill", "pause", "resume", "update", "wait", "rm", "prune"]),
     ("Looking", &["ps", "inspect", "logs", "stats"]),
     ("Inside", &["exec", "attach"]),
-    ("Machine", &["network", "reconcile"]),
+    ("Machine", &["network", "reconcile", "reset"]),
 ];
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -176,6 +179,7 @@ impl ContainerCommand {
             Verb::Exec(arguments) => exec::exec(context, &arguments),
             Verb::Attach(arguments) => attached::attach(context, &arguments),
             Verb::Reconcile => reconcile::reconcile(context),
+            Verb::Reset(arguments) => reset::reset(context, &arguments),
             Verb::Network(command) => network::run(context, &command),
         }
     }

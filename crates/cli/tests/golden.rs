@@ -82,6 +82,7 @@ fn help_of_the_other_verbs() {
         "exec",
         "attach",
         "reconcile",
+        "reset",
     ];
     for verb in verbs {
         compare(&format!("help-{verb}"), &[&format!("jdos container {verb} --help")]);
@@ -128,6 +129,8 @@ fn arguments_that_can_not_be_used_are_all_named() {
             "jdos container exec web",
             "jdos container network rm ../x",
             "jdos container prune --json",
+            "jdos container reset",
+            "jdos container network inspect ../x",
         ],
     );
 }
@@ -149,6 +152,7 @@ fn what_is_not_there_is_said_with_what_to_do() {
             "jdos container stats web",
             "jdos container update --memory 64m web",
             "jdos container network rm --json web",
+            "jdos container network inspect front",
         ],
     );
 }
@@ -167,6 +171,7 @@ fn an_empty_machine() {
             "jdos container stats",
             "jdos container prune --force --json",
             "jdos container network ls --json",
+            "jdos container network prune --force --json",
         ],
     );
 }

@@ -13,6 +13,7 @@ mod lock;
 mod observe;
 mod reconcile;
 mod remove;
+mod reset;
 mod start;
 mod users;
 
@@ -21,6 +22,7 @@ pub use error::{EngineError, ErrorKind};
 pub use exec::{Exec, ExecIo, ExecOptions};
 pub use observe::{Inspect, Status};
 pub use reconcile::{Reconciled, Trouble};
+pub use reset::{RemovedContainer, Reset};
 pub use start::{Started, Viewer};
 
 pub(crate) use lifecycle::finish_role;

@@ -9,13 +9,14 @@ pub fn reconcile(context: &mut Context<'_, '_, '_>) -> Result<Code> {
     let done = context.engine.reconcile().map_err(|error| Failure::from_engine(&error))?;
     context.printer.result(&done, || text(&done))?;
     for trouble in &done.troubles {
-        let failure = failure(trouble);
+        let failure = failure(trouble, "jdos container reconcile");
         context.printer.failure_text(&failure);
     }
     Ok(if done.troubles.is_empty() { Code::DONE } else { Code::FAILED })
 }
 
-fn failure(trouble: &Trouble) -> Failure {
+/// A trouble as a failure, with what tries again.
+pub fn failure(trouble: &Trouble, next: &str) -> Failure {
     let whose = match (&trouble.name, &trouble.container) {
         (Some(name), _) => format!("container {name}: "),
         (None, Some(id)) => format!("container {}: ", id.short()),
@@ -23,7 +24,7 @@ fn failure(trouble: &Trouble) -> Failure {
     };
     let failure = Failure::new(Code::FAILED, format!("{whose}{}", trouble.message));
     let failure = trouble.why.iter().fold(failure, |failure, why| failure.why(why));
-    failure.next("jdos container reconcile")
+    failure.next(next)
 }
 
 fn text(done: &Reconciled) -> String {

@@ -59,7 +59,7 @@ pub struct Trouble {
 }
 
 impl Trouble {
-    fn new(error: &dyn std::error::Error) -> Self {
+    pub(super) fn new(error: &dyn std::error::Error) -> Self {
         let causes = std::iter::successors(error.source(), |&cause| cause.source()).map(ToString::to_string);
         Self { container: None, name: None, message: error.to_string(), why: causes.collect() }
     }

@@ -160,8 +160,11 @@ impl Networks {
             link.is_bridge() && owner != self.tag() && (owner == "jdos" || owner.starts_with("jdos-"))
         };
         match links.iter().find(|link| others(link)) {
-            Some(link) => tracing::warn!(bridge = link.name, "kernel parameters stay: another data folder needs them"),
             None => done.extend(forwarding::restore(&self.host_changes())?),
+            Some(link) if self.host_changes().exists() => {
+                done.push(format!("kernel parameters stay: another data folder's bridge {} needs them", link.name));
+            }
+            Some(_) => {}
         }
         Ok(done)
     }

@@ -122,3 +122,57 @@ fn a_power_cut_is_the_end_of_what_ran() {
     assert_eq!(machine.inspect("stays")["exit"]["code"], Value::Null);
     machine.ok(&["start", "stays"]);
 }
+
+#[test]
+fn reset_leaves_the_machine_as_it_was() {
+    let machine = Machine::new();
+    let parameter = || fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap();
+    machine.sleeper("web", &["--network", "front", "-v", "store:/store"]);
+    machine.sleeper("alone", &["--rm"]);
+    let root = machine.root.to_str().unwrap();
+    machine.ok(&["create", "--name", "never", "--network", "front", "--rootfs", root, "true"]);
+    // As if forwarding had been off before; whether it may go off again depends on other folders of this machine.
+    let record = machine.path("data/host-changes.json");
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let change = serde_json::json!({ "parameter": "net/ipv4/ip_forward", "old": "1", "new": "1",
+        "changed_at": "2026-01-01T00:00:00Z" });
+    fs::write(&record, serde_json::json!({ "boot": boot.trim(), "changes": [change] }).to_string()).unwrap();
+    let before = parameter();
+
+    machine.jdos(&["reset"]).code(2).says(&["--force"]);
+    assert_eq!(names(&machine), ["alone", "never", "web"]);
+    let done: Value = serde_json::from_str(&machine.ok(&["reset", "--force", "--json"])).unwrap();
+    let removed: Vec<_> = done["containers"].as_array().unwrap().iter().map(|one| one["name"].as_str()).collect();
+    assert_eq!(removed.len(), 3, "{done}");
+    assert_eq!(done["networks"], serde_json::json!(["front"]));
+    assert_eq!((&done["volumes"], &done["troubles"]), (&serde_json::json!([]), &serde_json::json!([])));
+    let host = done["host"].to_string();
+    assert!(host.contains("net/ipv4/ip_forward back to 1") || host.contains("kernel parameters stay"), "{host}");
+    assert_eq!(record.exists(), host.contains("kernel parameters stay"));
+    assert_eq!(parameter(), before);
+    assert!(names(&machine).is_empty() && machine.path("data/volumes/store").is_dir());
+    machine.nothing_is_left();
+
+    machine.sleeper("web", &["--network", "front"]);
+    let text = machine.ok(&["reset", "--force", "--volumes"]);
+    assert!(text.contains("container  web\n") && text.contains("volume     store"), "{text}");
+    assert_eq!(machine.path("data/volumes").read_dir().unwrap().count(), 0);
+    drop(fs::remove_file(&record)); // there only if it could not be put back
+    assert_eq!(machine.ok(&["reset", "--force"]), "nothing to do");
+}
+
+#[test]
+fn networks_that_nobody_is_on_are_pruned() {
+    let machine = Machine::new();
+    machine.sleeper("one", &["--network", "front"]);
+    let root = machine.root.to_str().unwrap();
+    machine.ok(&["stop", "-t", "0", "one"]);
+    machine.run(&["--network", "back"], &["true"]).ok();
+    let shown: Value = serde_json::from_str(&machine.ok(&["network", "inspect", "back", "front"])).unwrap();
+    assert_eq!((&shown[0]["name"], &shown[1]["leases"]), (&"back".into(), &1.into()));
+    machine.jdos(&["network", "inspect", "side"]).code(3).says(&["side"]);
+    assert_eq!(machine.ok(&["network", "prune", "--force"]), "back", "the other is of a container at rest");
+    machine.ok(&["create", "--name", "two", "--network", "side", "--rootfs", root, "true"]);
+    machine.ok(&["rm", "one"]);
+    assert_eq!(machine.ok(&["network", "prune", "--force"]), "front");
+}
