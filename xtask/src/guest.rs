@@ -10,8 +10,9 @@
 
 mod cpio;
 mod kernel;
+mod power;
 mod root;
-pub mod tests;
+pub mod suite;
 pub mod verb;
 
 use std::fs::{self, File};
@@ -23,15 +24,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::run;
 use crate::workspace::Workspace;
-use kernel::Kernel;
+use kernel::{Kernel, Module};
 use root::Root;
 
 /// Loaded in the first moments, to reach the disk.
 const DISK_MODULES: [&str; 3] = ["virtio_pci", "virtio_blk", "ext4"];
 
 /// What containers and their networks use, where it is not built in.
-const MODULES: [&str; 23] = [
+const MODULES: [&str; 24] = [
     "virtio_rng",
     "overlay",
     "loop",
@@ -42,6 +44,7 @@ const MODULES: [&str; 23] = [
     "bridge",
     "nf_tables",
     "nf_conntrack",
+    "nf_conntrack_netlink",
     "nf_nat",
     "nft_chain_nat",
     "nft_ct",
@@ -68,6 +71,8 @@ pub struct Builder<'a> {
     commands: Vec<String>,
     environment: Vec<(String, String)>,
     memory: u32,
+    processors: u32,
+    disk: Option<PathBuf>,
     deadline: Duration,
 }
 
@@ -108,6 +113,8 @@ impl<'a> Builder<'a> {
             commands: Vec::new(),
             environment: Vec::new(),
             memory: 2048,
+            processors: 1,
+            disk: None,
             deadline: Duration::from_secs(600),
         })
     }
@@ -154,6 +161,20 @@ impl<'a> Builder<'a> {
     /// Memory in MiB; 2048 by default.
     pub fn memory(mut self, mebibytes: u32) -> Self {
         self.memory = mebibytes;
+        self
+    }
+
+    /// Processors; one by default. More of them run what is parallel, but each slower: under emulation, keeping one view of
+    /// memory makes a process take two to three times as long to start. Two guests do more than one with two processors.
+    pub fn processors(mut self, number: u32) -> Self {
+        self.processors = number;
+        self
+    }
+
+    /// A further disk, `/dev/vdb` inside, that outlives the guest: see [`blank_disk`]. When the power is cut it holds what
+    /// the guest had written to it, and not what was in the guest's memory still.
+    pub fn disk(mut self, path: &Path) -> Self {
+        self.disk = Some(path.to_path_buf());
         self
     }
 
@@ -229,25 +250,26 @@ impl<'a> Builder<'a> {
         self.root.text("/guest/settings", settings, 0o644);
         self.root.text("/sbin/init", include_str!("guest/init.sh"), 0o755);
         let mut order = String::new();
-        let first: Vec<String> = kernel.closure(&DISK_MODULES)?.into_iter().map(|module| module.name).collect();
-        for module in kernel.closure(&MODULES)?.into_iter().filter(|module| !first.contains(&module.name)) {
-            let name = module.name.clone();
+        let first = kernel.closure(&DISK_MODULES)?;
+        let known = |name: &str| first.iter().any(|module| module.name == name);
+        for Module { name, content } in kernel.closure(&MODULES)?.into_iter().filter(|module| !known(&module.name)) {
             order.push_str(&format!("{name}\n"));
-            self.root.bytes(format!("/guest/modules/{name}"), module.content()?, 0o644);
+            self.root.bytes(format!("/guest/modules/{name}"), content, 0o644);
         }
         self.root.text("/guest/modules/order", order, 0o644);
 
         let disk = folder.join("disk");
         self.root.make_disk(&folder.join("root"), &disk)?;
         let initramfs = folder.join("initramfs");
-        first_root(&kernel, &initramfs)?;
+        first_root(&first, &initramfs)?;
 
         // Truncated here, so that an old log is never taken for this boot's.
         let console = folder.join("console.log");
         File::create(&console).with_context(|| format!("cannot make {}", console.display()))?;
         let mut command = Command::new("qemu-system-x86_64");
         command
-            .args(["-machine", "pc", "-accel", "tcg,thread=multi", "-cpu", "qemu64,+rdrand,+smap,+smep", "-smp", "2"])
+            .args(["-machine", "pc", "-accel", "tcg,thread=multi", "-cpu", "qemu64,+rdrand,+smap,+smep"])
+            .args(["-smp", &self.processors.to_string()])
             .args([
                 "-m",
                 &format!("{}M", self.memory),
@@ -261,9 +283,12 @@ impl<'a> Builder<'a> {
             .arg(&kernel.image)
             .arg("-initrd")
             .arg(&initramfs)
-            .args(["-append", "console=ttyS0 loglevel=5 panic=-1 mitigations=off nokaslr tsc=unstable"])
+            .args(["-append", "console=ttyS0 loglevel=5 panic=-1 mitigations=off nokaslr tsc=reliable"])
             .arg("-drive")
             .arg(format!("file={},if=virtio,format=raw,cache=unsafe", disk.display()))
+            .args(self.disk.iter().flat_map(|disk| {
+                ["-drive".to_owned(), format!("file={},if=virtio,format=raw,cache=unsafe", disk.display())]
+            }))
             .args(["-device", "virtio-rng-pci"])
             .arg("-serial")
             .arg(format!("file:{}", console.display()))
@@ -281,36 +306,66 @@ impl Machine {
     pub fn wait(mut self, mut each: impl FnMut(&str)) -> Result<Outcome> {
         let mut outcome = Outcome { statuses: Vec::new(), text: String::new() };
         let mut ended = false;
-        loop {
-            match self.lines.recv_timeout(self.ends.saturating_duration_since(Instant::now())) {
-                Ok(line) => match line.strip_prefix(&self.mark) {
-                    Some(" end") => ended = true,
-                    Some(status) => {
-                        let code =
-                            status.trim().parse().with_context(|| format!("the guest gave no exit code: {line}"))?;
-                        outcome.statuses.push(code);
-                    }
-                    None => {
-                        each(&line);
-                        outcome.text.push_str(&line);
-                        outcome.text.push('\n');
-                    }
-                },
-                Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => {
-                    bail!("the guest did not end within {} s; {}", self.deadline.as_secs(), self.last_words(&outcome))
+        while let Some(line) = self.line(&outcome.text)? {
+            match line.strip_prefix(&self.mark) {
+                Some(" end") => ended = true,
+                Some(status) => {
+                    let code = status.trim().parse();
+                    outcome.statuses.push(code.with_context(|| format!("the guest gave no exit code: {line}"))?);
+                }
+                None => {
+                    each(&line);
+                    outcome.text.push_str(&line);
+                    outcome.text.push('\n');
                 }
             }
         }
         let status = self.qemu.wait().context("cannot wait for QEMU")?;
         let log = self.folder.join("output.log");
         fs::write(&log, &outcome.text).with_context(|| format!("cannot write {}", log.display()))?;
-        ensure!(ended && status.success(), "the guest stopped early (QEMU: {status}); {}", self.last_words(&outcome));
+        let text = &outcome.text;
+        ensure!(ended && status.success(), "the guest stopped early (QEMU: {status}); {}", self.last_words(text));
         Ok(outcome)
     }
 
+    /// Waits for a line that is so and, after a delay, cuts the power. Gives all that the commands said until then; the last
+    /// line may be cut short.
+    ///
+    /// # Errors
+    /// The guest took too long, or ended before.
+    pub fn cut_when(mut self, delay: Duration, mut is_so: impl FnMut(&str) -> bool) -> Result<Vec<String>> {
+        let mut said = Vec::new();
+        loop {
+            let line = self.line(&said.join("\n"))?;
+            let Some(line) = line.filter(|line| !line.starts_with(&self.mark)) else {
+                bail!("the guest ended before its power was cut; {}", self.last_words(&said.join("\n")));
+            };
+            let so = is_so(&line);
+            said.push(line);
+            if so {
+                break;
+            }
+        }
+        std::thread::sleep(delay);
+        self.qemu.kill().context("cannot cut the power")?;
+        self.qemu.wait().context("cannot wait for QEMU")?;
+        said.extend(self.lines.iter());
+        Ok(said)
+    }
+
+    /// The next line; none when the guest is off. `text` is what it said before, for an error.
+    fn line(&self, text: &str) -> Result<Option<String>> {
+        match self.lines.recv_timeout(self.ends.saturating_duration_since(Instant::now())) {
+            Ok(line) => Ok(Some(line)),
+            Err(RecvTimeoutError::Disconnected) => Ok(None),
+            Err(RecvTimeoutError::Timeout) => {
+                bail!("the guest did not end within {} s; {}", self.deadline.as_secs(), self.last_words(text))
+            }
+        }
+    }
+
     /// What the kernel and the commands said last, for an error.
-    fn last_words(&self, outcome: &Outcome) -> String {
+    fn last_words(&self, said: &str) -> String {
         let console = fs::read(&self.console).unwrap_or_default();
         let tail = |text: &str| {
             let lines: Vec<&str> = text.lines().map(|line| line.trim_end_matches('\r')).collect();
@@ -320,7 +375,7 @@ impl Machine {
             "kernel ({}):\n  │ {}\n  commands:\n  │ {}",
             self.console.display(),
             tail(&String::from_utf8_lossy(&console)),
-            tail(&outcome.text)
+            tail(said)
         )
     }
 }
@@ -334,14 +389,14 @@ impl Drop for Machine {
 }
 
 /// The file system in memory that finds the disk and goes over to it.
-fn first_root(kernel: &Kernel, path: &Path) -> Result<()> {
+fn first_root(modules: &[Module], path: &Path) -> Result<()> {
     let mut archive = cpio::Writer::new(File::create(path).with_context(|| format!("cannot make {}", path.display()))?);
     let mut order = String::new();
     for folder in ["bin", "dev", "modules", "proc", "root"] {
         archive.folder(folder)?;
     }
-    for module in kernel.closure(&DISK_MODULES)? {
-        archive.file(&format!("modules/{}", module.name), 0o644, &module.content()?)?;
+    for module in modules {
+        archive.file(&format!("modules/{}", module.name), 0o644, &module.content)?;
         order.push_str(&format!("{}\n", module.name));
     }
     archive.file("modules/order", 0o644, order.as_bytes())?;
@@ -350,6 +405,15 @@ fn first_root(kernel: &Kernel, path: &Path) -> Result<()> {
     archive.device("dev/console", 5, 1)?;
     archive.file("init", 0o755, include_bytes!("guest/first.sh"))?;
     archive.finish()
+}
+
+/// Makes an empty disk for [`Builder::disk`], in the place of an old one.
+///
+/// # Errors
+/// The file cannot be made.
+pub fn blank_disk(path: &Path) -> Result<()> {
+    root::fresh(path)?;
+    run::quiet(Command::new("mke2fs").args(["-q", "-F", "-t", "ext4", "-E", "nodiscard"]).arg(path).arg("1G")).map(drop)
 }
 
 /// A word that no command prints by accident.

@@ -31,7 +31,7 @@ enum Verb {
     Setup,
     /// Check that crates depend only on what layers.toml lets them
     Layers,
-    /// Format, lints, layers, dependencies, every test on this machine, and the privileged ones again in a guest
+    /// Format, lints, layers, dependencies, every test on this machine, and the privileged ones again in guests
     Test(test::Options),
     /// Measure against peers, interleaved in one run, and refresh docs/benchmarks.md
     Bench(bench::Options),

@@ -1,15 +1,39 @@
 //! What the person at the terminal sees: one line when a step begins, one when it ends, with its time.
 
 use std::io::{IsTerminal, Write};
+use std::sync::Mutex;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-/// Runs `body` as a named step: says that it begins, and how it ended after what time. The error is passed on untouched.
+/// A step that has nothing to say for so long says that it goes on, for whoever watches from afar.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// When a line was printed last.
+static SPOKEN: Mutex<Option<Instant>> = Mutex::new(None);
+
+/// Runs `body` as a named step: says that it begins, now and then that it goes on, and how it ended after what time. The
+/// error is passed on untouched.
 pub fn step<T>(title: &str, body: impl FnOnce() -> Result<T>) -> Result<T> {
     say(&format!("{} {title}", paint("36", "▸")));
     let start = Instant::now();
-    let result = body();
+    let result = std::thread::scope(|scope| {
+        let (end, ended) = sync_channel::<()>(0);
+        scope.spawn(move || {
+            let mut wait = SILENCE;
+            while ended.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
+                wait = SILENCE.saturating_sub(silence());
+                if wait.is_zero() {
+                    detail(&format!("… {title}: {}", seconds(start.elapsed())));
+                    wait = SILENCE;
+                }
+            }
+        });
+        let result = body();
+        drop(end);
+        result
+    });
     let took = seconds(start.elapsed());
     match &result {
         Ok(_) => say(&format!("{} {title}  {took}", paint("32", "✔"))),
@@ -23,6 +47,18 @@ pub fn say(line: &str) {
     let mut stderr = std::io::stderr().lock();
     // Progress that nobody can read (a closed terminal) must not end the work.
     _ = writeln!(stderr, "{line}");
+    spoken();
+}
+
+/// Notes that something was printed just now.
+pub fn spoken() {
+    *SPOKEN.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(Instant::now());
+}
+
+/// How long ago something was printed.
+pub fn silence() -> Duration {
+    let last = *SPOKEN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    last.map_or(Duration::MAX, |last| last.elapsed())
 }
 
 /// A detail of the running step, indented below it.

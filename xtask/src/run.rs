@@ -46,6 +46,7 @@ fn show(reader: impl Read) -> Result<String> {
     let (mut line, mut text) = (Vec::new(), String::new());
     while lines.read_until(b'\n', &mut line)? > 0 {
         std::io::stderr().lock().write_all(&line)?;
+        crate::output::spoken();
         text.push_str(&String::from_utf8_lossy(&line));
         line.clear();
     }

@@ -14,9 +14,12 @@ use crate::{guest, layers, output, run, setup};
 /// What to run.
 #[derive(Args)]
 pub struct Options {
-    /// Only this stage (may be given several times); all but the guest when none is named
+    /// Only this stage (may be given several times); all when none is named
     #[arg(long = "stage", value_enum, value_name = "STAGE")]
     stages: Vec<Stage>,
+    /// Only tests whose names contain one of these, in the stages `tests` and `guest`
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
 }
 
 /// A part of the suite, in the order in which it runs: what is quick first.
@@ -34,7 +37,7 @@ enum Stage {
     Tests,
     /// Examples in documentation
     Examples,
-    /// The privileged tests on pure cgroup v2 and another kernel
+    /// The privileged tests on pure cgroup v2 and another kernel, in virtual machines, and a power cut
     Guest,
 }
 
@@ -69,16 +72,11 @@ pub fn run(options: &Options) -> Result<()> {
     let workspace = Workspace::read()?;
     let (mut counts, mut failed) = (Vec::new(), Vec::new());
     for stage in Stage::value_variants() {
-        let wanted = match options.stages.as_slice() {
-            // Under emulation it takes longer than everything else together, so it is asked for.
-            [] => !matches!(stage, Stage::Guest),
-            named => named.contains(stage),
-        };
-        if !wanted {
+        if !options.stages.is_empty() && !options.stages.contains(stage) {
             continue;
         }
         let mut count = Count::default();
-        if let Err(error) = output::step(stage.title(), || stage.run(&workspace, &mut count)) {
+        if let Err(error) = output::step(stage.title(), || stage.run(&workspace, &options.names, &mut count)) {
             output::say(&format!("{}: {error:#}", stage.title()));
             failed.push(stage.title());
         }
@@ -103,12 +101,12 @@ impl Stage {
             Self::Lints => "lints",
             Self::Tests => "tests",
             Self::Examples => "examples in documentation",
-            Self::Guest => "tests in a guest",
+            Self::Guest => "tests in guests",
         }
     }
 
     /// Runs one stage; what it counted stands in `count` even when it fails.
-    fn run(self, workspace: &Workspace, count: &mut Count) -> Result<()> {
+    fn run(self, workspace: &Workspace, names: &[String], count: &mut Count) -> Result<()> {
         let mut command = cargo();
         command.current_dir(workspace.root());
         match self {
@@ -121,12 +119,12 @@ impl Stage {
                 ensure!(ok, "clippy found something");
                 Ok(())
             }
-            Self::Tests => tests(workspace, count),
+            Self::Tests => tests(workspace, names, count),
             Self::Examples => counted(command.args(["test", "--workspace", "--doc", "--locked"]), libtest, count),
             Self::Guest => {
-                *count = guest::tests::run(workspace)?;
-                ensure!(count.failed == 0, "{} tests failed in the guest", count.failed);
-                ensure!(count.passed > 0, "no test ran in the guest");
+                *count = guest::suite::run(workspace, names)?;
+                ensure!(count.failed == 0, "{} tests failed in the guests", count.failed);
+                ensure!(count.passed > 0, "no test ran in the guests");
                 Ok(())
             }
         }
@@ -140,7 +138,7 @@ fn dependencies(workspace: &Workspace) -> Result<()> {
     run::quiet(command.args(["check", "bans", "licenses", "sources"])).map(drop)
 }
 
-fn tests(workspace: &Workspace, count: &mut Count) -> Result<()> {
+fn tests(workspace: &Workspace, names: &[String], count: &mut Count) -> Result<()> {
     match setup::tool(workspace, "cargo-nextest") {
         Ok(nextest) => {
             let mut command = Command::new(nextest);
@@ -152,7 +150,7 @@ fn tests(workspace: &Workspace, count: &mut Count) -> Result<()> {
                 "--color",
                 "never",
             ]);
-            counted(&mut command, nextest_summary, count)
+            counted(command.args(names), nextest_summary, count)
         }
         Err(error) => {
             output::detail(&format!("{error:#}; using cargo test, which shares one process among a crate's tests"));
@@ -165,7 +163,7 @@ fn tests(workspace: &Workspace, count: &mut Count) -> Result<()> {
                 "--tests",
                 "--locked",
             ]);
-            counted(command.arg("--no-fail-fast"), libtest, count)
+            counted(command.args(["--no-fail-fast", "--"]).args(names), libtest, count)
         }
     }
 }

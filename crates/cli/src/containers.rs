@@ -9,12 +9,14 @@ mod inspect;
 mod logs;
 mod network;
 mod problems;
+mod prune;
 mod ps;
 mod reconcile;
 mod resources;
 mod run;
 mod session;
 mod stats;
+mod surroundings;
 mod translate;
 mod update;
 
@@ -77,21 +79,24 @@ enum Verb {
     /// Remove containers and what they wrote
     #[command(visible_alias = "remove")]
     Rm(Lazy<change::RmArguments>),
-    /// Remove all containers that have ended
-    Prune(Lazy<change::PruneArguments>),
+    /// Remove all containers that do not run
+    Prune(Lazy<prune::PruneArguments>),
     /// List containers
     #[command(visible_aliases = ["ls", "list"])]
     Ps(Lazy<ps::PsArguments>),
     /// Print all that is known of containers, as JSON
     Inspect(Lazy<inspect::InspectArguments>),
     /// Print what a container wrote
+    #[command(after_help = "With --json: one document a line.")]
     Logs(Lazy<logs::LogsArguments>),
     /// Show use of processor, memory and disk
     Stats(Lazy<stats::StatsArguments>),
     /// Run another program in a running container
+    #[command(after_help = OWN_LINE)]
     #[command(override_usage = "jdos container exec [FLAGS] CONTAINER COMMAND [ARGUMENT]…")]
     Exec(Lazy<exec::ExecArguments>),
     /// Connect to a running container's input and output
+    #[command(after_help = OWN_LINE)]
     Attach(Lazy<attached::AttachArguments>),
     /// Adopt what runs and sweep what nobody asked for
     Reconcile,
@@ -114,7 +119,12 @@ Exit codes:
 const EXAMPLES: &str = "\
 Examples:
   jdos container run --rm -it --rootfs ./root sh
-  jdos container run -d --name web -m 64m --cpus 0.5 -p 8080:80 --rootfs ./root httpd -f";
+  jdos container run -d --name web -m 64m --cpus 0.5 -p 8080:80 --rootfs ./root httpd -f
+
+With --json in the foreground: the document is the last line, after what the program wrote.";
+
+/// Of verbs that pass a program's output on.
+const OWN_LINE: &str = "With --json: the document is the last line, after what the program wrote.";
 
 /// What every verb works with.
 pub struct Context<'c, 'a, 'b> {
@@ -158,7 +168,7 @@ impl ContainerCommand {
             Verb::Update(arguments) => update::update(context, &arguments),
             Verb::Wait(arguments) => change::wait(context, &arguments),
             Verb::Rm(arguments) => change::rm(context, &arguments),
-            Verb::Prune(arguments) => change::prune(context, &arguments),
+            Verb::Prune(arguments) => prune::prune(context, &arguments),
             Verb::Ps(arguments) => ps::ps(context, &arguments),
             Verb::Inspect(arguments) => inspect::inspect(context, &arguments),
             Verb::Logs(arguments) => logs::logs(context, &arguments),

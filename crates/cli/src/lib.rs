@@ -154,8 +154,15 @@ fn suggest(mut error: clap::Error, tree: &clap::Command) -> clap::Error {
         .flat_map(|verb| std::iter::once(verb.get_name()).chain(verb.get_visible_aliases()))
         .filter(|name| name.len() > 1)
         .collect();
-    let suggested: Vec<_> = crate::closest::closest(typed, known).map(str::to_owned).into_iter().collect();
-    error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(suggested));
+    // Of an empty list it would speak all the same.
+    match crate::closest::closest(typed, known) {
+        Some(verb) => {
+            error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(vec![verb.to_owned()]));
+        }
+        None => {
+            error.remove(ContextKind::SuggestedSubcommand);
+        }
+    }
     error
 }
 
@@ -181,8 +188,10 @@ fn usage(error: &clap::Error, arguments: &[OsString], streams: &mut Streams<'_>)
         false => Code::USAGE,
     };
     if json {
-        let what = styled.to_string();
-        let what = what.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        let what = match error.kind() {
+            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => "a verb is missing".to_owned(),
+            _ => essence(&styled.to_string()),
+        };
         let failure = Failure { kind: Code::USAGE.word(), ..Failure::new(code, what) };
         // The person was told above; what is left to fail is that nobody reads.
         if let Err(broken) = Printer::new(streams, true).failure_document(&failure) {
@@ -190,6 +199,18 @@ fn usage(error: &clap::Error, arguments: &[OsString], streams: &mut Streams<'_>)
         }
     }
     code
+}
+
+/// The first paragraph of what clap says, which names what is wrong (and lists it, below a line that ends with a colon), on
+/// one line.
+fn essence(text: &str) -> String {
+    let mut lines = text.lines().map(str::trim).take_while(|line| !line.is_empty());
+    let first = lines.next().unwrap_or_default().trim_start_matches("error: ");
+    let rest: Vec<_> = lines.collect();
+    match first.ends_with(':') {
+        true => format!("{first} {}", rest.join(", ")),
+        false => first.to_owned(),
+    }
 }
 
 fn completion(shell: clap_complete::Shell, printer: &mut Printer<'_, '_>) -> Result<Code> {

@@ -66,11 +66,12 @@ impl<'a, 'b> Printer<'a, 'b> {
         self.streams.out.write_all(bytes).map_err(|error| output(&error))
     }
 
-    /// Prints bytes on standard error as they are (a container's own standard error).
+    /// Prints bytes on standard error as they are (a container's own standard error), after what came before them.
     ///
     /// # Errors
     /// As [`Printer::text`].
     pub fn error_bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        self.streams.out.flush().map_err(|error| output(&error))?;
         self.streams.err.write_all(bytes).map_err(|error| output(&error))
     }
 

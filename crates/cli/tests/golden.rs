@@ -100,6 +100,9 @@ fn unknown_words_are_answered_with_the_closest() {
             "jdos container run -Z",
             "jdos container --json inspct web",
             "jdos container stats --format xml",
+            "jdos container volume ls",
+            "jdos container --json logs",
+            "jdos container --json network",
         ],
     );
 }
@@ -145,6 +148,7 @@ fn what_is_not_there_is_said_with_what_to_do() {
             "jdos container logs web",
             "jdos container stats web",
             "jdos container update --memory 64m web",
+            "jdos container network rm --json web",
         ],
     );
 }

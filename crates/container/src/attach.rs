@@ -1,14 +1,16 @@
 //! The client end of a monitor's socket: output as it comes, input, the terminal's size.
 //!
-//! One sequenced packet is one message: a byte that says what it is, then at most 16 KiB.
+//! One sequenced packet is one message: a byte that says what it is, then at most 16 KiB. A monitor waits for its clients:
+//! one that does not receive slows the container down. For the same reason sending never waits here: a client that waited
+//! for the container to read would not receive, and neither would go on.
 
 use rustix::{
     fs::{Mode, OFlags},
     io::Errno,
-    net::{self, AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType},
+    net::{self, AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrUnix, SocketFlags, SocketType},
 };
 use std::{
-    io,
+    io::{self, IoSlice},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::Path,
 };
@@ -67,28 +69,34 @@ impl Client {
     }
 
     fn send(&self, kind: u8, payload: &[u8]) -> io::Result<()> {
-        let packet = [&[kind], payload].concat();
-        loop {
-            match net::send(&self.0, &packet, SendFlags::NOSIGNAL) {
-                Ok(_) => return Ok(()),
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(errno.into()),
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let kind = [kind];
+        let parts = [IoSlice::new(&kind), IoSlice::new(payload)];
+        net::sendmsg(&self.0, &parts, &mut SendAncillaryBuffer::default(), flags)?;
+        Ok(())
+    }
+
+    /// Sends input; gives how many bytes were taken, at least one unless there are none.
+    ///
+    /// # Errors
+    /// `WouldBlock` when the container does not read: go on when [`Client::as_fd`] is writable, and receive meanwhile.
+    /// `BrokenPipe` when the monitor has gone: receive what it left.
+    pub fn send_stdin(&self, data: &[u8]) -> io::Result<usize> {
+        let mut sent = 0;
+        for chunk in data.chunks(PAYLOAD) {
+            match self.send(STDIN, chunk) {
+                Ok(()) => sent += chunk.len(),
+                Err(_) if sent > 0 => break,
+                Err(error) => return Err(error),
             }
         }
+        Ok(sent)
     }
 
-    /// Gives input to the container; waits while it takes none.
+    /// Says that no more input comes: the container sees its end once it has read what was sent before.
     ///
     /// # Errors
-    /// `BrokenPipe` when the monitor has gone.
-    pub fn send_stdin(&self, data: &[u8]) -> io::Result<()> {
-        data.chunks(PAYLOAD).try_for_each(|chunk| self.send(STDIN, chunk))
-    }
-
-    /// Says that no more input comes.
-    ///
-    /// # Errors
-    /// `BrokenPipe` when the monitor has gone.
+    /// As for [`Client::send_stdin`].
     pub fn send_eof(&self) -> io::Result<()> {
         self.send(END_OF_INPUT, &[])
     }
@@ -96,7 +104,7 @@ impl Client {
     /// Sets the size of the container's terminal, in characters.
     ///
     /// # Errors
-    /// `BrokenPipe` when the monitor has gone.
+    /// As for [`Client::send_stdin`].
     pub fn resize(&self, rows: u16, columns: u16) -> io::Result<()> {
         self.send(RESIZE, &[rows.to_le_bytes(), columns.to_le_bytes()].concat())
     }
@@ -110,8 +118,9 @@ impl Client {
         let length = loop {
             match net::recv(&self.0, &mut buffer[..], RecvFlags::empty()) {
                 Ok((length, _)) => break length,
-                Err(Errno::INTR) => {}
-                Err(Errno::CONNRESET) => return Ok(Event::Closed),
+                // The monitor left without having read all that we sent. That is told first, and once; what it said before
+                // can still be received, and then its end.
+                Err(Errno::INTR | Errno::CONNRESET) => {}
                 Err(errno) => return Err(errno.into()),
             }
         };
@@ -161,12 +170,44 @@ mod tests {
     }
 
     #[test]
-    fn long_input_goes_in_pieces_and_long_paths_connect() {
+    fn the_last_words_of_a_monitor_that_had_not_read_all_are_heard() {
         let (client, far) = pair();
-        client.send_stdin(&[b'x'; PAYLOAD + 1]).unwrap();
+        client.resize(24, 80).unwrap();
+        for packet in [&b"\x01out"[..], b"\x03\0\x03\0\0\0"] {
+            net::send(&far, packet, SendFlags::empty()).unwrap();
+        }
+        drop(far);
+        assert_eq!(client.receive().unwrap(), Event::Stdout(b"out".to_vec()));
+        assert_eq!(client.receive().unwrap(), Event::Exited { status: 0x300, oom: false });
+        assert_eq!(client.receive().unwrap(), Event::Closed);
+    }
+
+    #[test]
+    fn long_input_goes_in_pieces() {
+        let (client, far) = pair();
+        assert_eq!(client.send_stdin(&[b'x'; PAYLOAD + 1]).unwrap(), PAYLOAD + 1);
         let mut buffer = vec![0; 2 * PAYLOAD];
         assert_eq!(net::recv(&far, &mut buffer[..], RecvFlags::empty()).unwrap().1, PAYLOAD + 1);
+        assert_eq!(buffer[..2], [STDIN, b'x']);
         assert_eq!(net::recv(&far, &mut buffer[..], RecvFlags::empty()).unwrap().1, 2);
+        assert_eq!(client.send_stdin(b"").unwrap(), 0);
+    }
+
+    #[test]
+    fn sending_never_waits() {
+        let (client, far) = pair();
+        let flood = vec![b'x'; 64 << 20];
+        let sent = client.send_stdin(&flood).unwrap();
+        assert!(sent > PAYLOAD && sent < flood.len() && sent.is_multiple_of(PAYLOAD), "{sent}");
+        // Small packets may fit where a large one does not.
+        let full = |result: io::Result<()>| result.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        assert!((0..10_000).any(|_| full(client.resize(1, 2))));
+        assert!(full(client.send_eof()) && full(client.send_stdin(b"more").map(drop)));
+        drop(far);
+    }
+
+    #[test]
+    fn long_paths_connect() {
         let folder = tempfile::tempdir().unwrap();
         let deep = folder.path().join("d".repeat(120));
         std::fs::create_dir(&deep).unwrap();

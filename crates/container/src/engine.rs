@@ -7,6 +7,7 @@
 mod create;
 mod error;
 mod exec;
+mod hearing;
 mod lifecycle;
 mod lock;
 mod observe;
@@ -15,12 +16,12 @@ mod remove;
 mod start;
 mod users;
 
-pub use create::Created;
+pub use create::{Claim, Created};
 pub use error::{EngineError, ErrorKind};
 pub use exec::{Exec, ExecIo, ExecOptions};
 pub use observe::{Inspect, Status};
-pub use reconcile::Reconciled;
-pub use start::Started;
+pub use reconcile::{Reconciled, Trouble};
+pub use start::{Started, Viewer};
 
 pub(crate) use lifecycle::finish_role;
 
@@ -33,7 +34,17 @@ use crate::{
 };
 use error::At;
 use model::{ContainerId, ContainerName, NetworkName};
-use std::{fs, io, ops::ControlFlow, os::fd::AsFd, path::Path};
+use remove::AGAIN;
+use std::{
+    fs, io,
+    ops::ControlFlow,
+    os::fd::AsFd,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+/// The longest that a monitor which ends, or is killed, is waited for by who wants to be connected, or to start again.
+const HANDOVER: Duration = Duration::from_secs(5);
 
 /// The engine on one data folder. Cheap to open; holds no lock between calls.
 #[derive(Debug, Clone)]
@@ -127,14 +138,29 @@ impl Engine {
         write().at("write", &path)
     }
 
-    /// A connection to what runs: output from now on, and its standard input.
+    /// A connection to what runs: output from now on, and its standard input. A monitor that was killed is replaced, and
+    /// what it had not passed on yet comes first.
     ///
     /// # Errors
     /// [`EngineError::WrongState`] when it does not run.
     pub fn attach(&self, id: &ContainerId) -> Result<attach::Client, EngineError> {
-        self.running(id, "attach to")?;
         let path = self.layout.running(id).join("attach");
-        attach::Client::connect(&path).at("attach at", &path)
+        let deadline = Instant::now() + HANDOVER;
+        loop {
+            self.running(id, "attach to")?;
+            if let Some(lock) = self.try_lock(id)? {
+                match self.observe(id)?.state {
+                    Some(state) => drop(self.replace_monitor(id, &state, &lock)?), // what it lost is in its state
+                    None => self.finish(id, &lock)?,
+                }
+            }
+            match attach::Client::connect(&path) {
+                // A process that is killed closes its files one by one: its socket may be closed, and its lock still held.
+                // Or it is the end of the container that is told at this moment.
+                Err(error) if is_nobody(&error) && Instant::now() < deadline => std::thread::sleep(AGAIN),
+                connected => return connected.at("attach at", &path),
+            }
+        }
     }
 
     /// The kept output, oldest first.
@@ -187,6 +213,10 @@ impl Engine {
     pub fn remove_network(&self, name: &NetworkName) -> Result<(), EngineError> {
         self.networks_of().remove(name).map_err(EngineError::network)
     }
+}
+
+fn is_nobody(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }
 
 /// A folder's entries reach the disk.

@@ -25,3 +25,4 @@ pub mod spec;
 pub mod state;
 mod sys;
 pub mod user;
+pub mod volume;

@@ -4,14 +4,25 @@
 //! program.
 
 use crate::layout::Layout;
+use rustix::fs::{StatVfsMountFlags, statvfs};
 use std::{
     ffi::CString,
-    fs, io,
-    os::{fd::RawFd, unix::ffi::OsStrExt, unix::fs::OpenOptionsExt},
+    fs,
+    io::{self, Write},
+    os::{
+        fd::RawFd,
+        unix::{
+            ffi::OsStrExt,
+            fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+        },
+    },
     path::{Path, PathBuf},
 };
 
 static PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/monitor"));
+
+/// Mode of the program's file.
+const MODE: u32 = 0o755;
 
 /// Everything that a monitor is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,31 +102,65 @@ impl Arguments {
     }
 }
 
-/// The monitor's program as a file, made when it is not there. Its name tells its content, so two versions of this
-/// program do not meet, and one file's pages serve all monitors.
+/// Makes sure that the program can be executed, and says where. Nothing is written when it is there already.
+///
+/// It lies in the run folder, under a name that its content determines, so that two versions of this program do not meet
+/// and one file's pages serve all monitors; or in the data folder where the run folder is mounted `noexec`, as `/run` is
+/// on Debian.
 ///
 /// # Errors
-/// That of the file system.
+/// That of the file system, or `PermissionDenied` when both folders are mounted `noexec`.
 pub fn install(layout: &Layout) -> io::Result<PathBuf> {
-    let hash = PROGRAM
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3));
-    let path = layout.run().join("bin").join(format!("monitor-{hash:016x}"));
-    if path.exists() {
-        return Ok(path);
+    for folder in [layout.run(), layout.data()] {
+        if !statvfs(folder)?.f_flag.contains(StatVfsMountFlags::NOEXEC) {
+            return install_in(&folder.join("bin"));
+        }
     }
-    let temporary = path.with_extension(format!("{}", std::process::id()));
-    let written = (|| {
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o755).open(&temporary)?;
-        io::Write::write_all(&mut file, PROGRAM)?;
+    let (run, data) = (layout.run().display(), layout.data().display());
+    let reason = format!("no program can be executed in {run} or {data}: mount one of them without `noexec`");
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, reason))
+}
+
+fn install_in(folder: &Path) -> io::Result<PathBuf> {
+    let path = folder.join(format!("monitor-{:016x}", hash(PROGRAM)));
+    let is_installed = || -> io::Result<bool> {
+        Ok(fs::read(&path)? == PROGRAM && fs::metadata(&path)?.permissions().mode() & 0o7777 == MODE)
+    };
+    match is_installed() {
+        Ok(true) => return Ok(path),
+        Ok(false) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    fs::DirBuilder::new().recursive(true).mode(0o711).create(folder)?;
+    // A name of our own: whoever installs at the same time puts the same content in place.
+    let mut random = [0; 8];
+    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
+    let temporary = folder.join(format!(".monitor-{:016x}", u64::from_ne_bytes(random)));
+    let write = || -> io::Result<()> {
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o700).open(&temporary)?;
+        file.write_all(PROGRAM)?;
+        // Whatever the umask is.
+        file.set_permissions(fs::Permissions::from_mode(MODE))?;
+        // On a disk, a name must not come before its content.
         file.sync_all()?;
+        drop(file);
         fs::rename(&temporary, &path)
-    })();
-    match written {
+    };
+    match write() {
         Ok(()) => Ok(path),
-        Err(error) => match fs::remove_file(&temporary) {
-            Err(rest) if rest.kind() != io::ErrorKind::NotFound => Err(rest),
-            _ => Err(error),
-        },
+        Err(error) => {
+            // The error tells more than that of the cleaning up would.
+            drop(fs::remove_file(&temporary));
+            Err(error)
+        }
     }
 }
+
+/// FNV-1a, 64 bit: only tells versions apart, the content is compared.
+fn hash(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests;

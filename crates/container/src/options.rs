@@ -47,6 +47,21 @@ pub enum NamespaceMode {
     Host,
 }
 
+/// Size of a terminal, in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WindowSize {
+    /// Height.
+    pub rows: u16,
+    /// Width.
+    pub columns: u16,
+}
+impl From<WindowSize> for oci_spec::runtime::Box {
+    fn from(window: WindowSize) -> Self {
+        let size = oci_spec::runtime::BoxBuilder::default().height(window.rows).width(window.columns);
+        size.build().expect("every field of this builder has a default")
+    }
+}
+
 /// The program that makes the container (`--runtime`).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -5,6 +5,7 @@ use crate::{
     network::Lease,
     options::RuntimeKind,
     record::{Record, Root},
+    seccomp::FilterFlags,
     spec::MountOptions,
     state::Users,
 };
@@ -21,8 +22,8 @@ pub enum Filter {
     None,
     /// The built-in one for these capabilities.
     Default(CapabilitySet),
-    /// The compiled program in this file.
-    File(PathBuf),
+    /// The compiled program in this file, installed with these flags.
+    File(PathBuf, FilterFlags),
 }
 
 /// A program to become: the last part of a start and of an exec.

@@ -48,6 +48,10 @@ pub struct Record {
     pub userns: Option<NamespaceMode>,
     /// Network.
     pub network: NetworkMode,
+    /// Files and folders of the host that belong to the container's user whenever it starts (`--volume …:U`), with all below
+    /// them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub chown: Vec<PathBuf>,
     /// Published ports.
     pub ports: Vec<PortMapping>,
     /// Wished address.
@@ -60,6 +64,10 @@ pub struct Record {
     pub interactive: bool,
     /// Remove when it ends.
     pub remove: bool,
+    /// Made by one who held its lock from before it was stored until it ran. When nobody holds the lock and it was never
+    /// started, its maker was killed in between, and nobody is to be expected to start it; unlike one that was only created.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub claimed: bool,
     /// Number of the stop signal.
     pub stop_signal: i32,
     /// Seconds between stop signal and SIGKILL.

@@ -13,7 +13,7 @@ mod prepare;
 mod program;
 mod runc;
 pub(crate) mod shim;
-mod tree;
+pub(crate) mod tree;
 
 pub(crate) use message::receive_report;
 pub use message::{Failure, FailureKind, Report};

@@ -12,10 +12,16 @@ mod attacks;
 mod bundle;
 #[path = "container/exec.rs"]
 mod exec;
+#[path = "container/foreground.rs"]
+mod foreground;
 #[path = "container/life.rs"]
 mod life;
 #[path = "container/limits.rs"]
 mod limits;
+#[path = "container/logs.rs"]
+mod logs;
+#[path = "container/mending.rs"]
+mod mending;
 #[path = "container/network.rs"]
 mod network;
 #[path = "container/privileges.rs"]

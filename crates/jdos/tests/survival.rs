@@ -7,7 +7,7 @@
 #[path = "survival/ground.rs"]
 mod ground;
 
-use ground::{Ground, Random, Role, Running, kill_9, names_in, until};
+use ground::{Ground, Random, Role, Running, kill_9, names_in, rounds, until};
 use std::{
     collections::BTreeMap,
     fs,
@@ -67,7 +67,6 @@ impl Standing {
 
 #[test]
 fn two_hundred_kills_lose_and_leave_nothing() {
-    const KILLS: usize = 200;
     const SEED: u64 = 0x5eed_1e55_0bad_cafe;
     let seed = std::env::var("JDOS_SEED").map_or(SEED, |text| text.parse().unwrap());
     println!("seed {seed} (JDOS_SEED sets another)");
@@ -77,7 +76,7 @@ fn two_hundred_kills_lose_and_leave_nothing() {
     standing.all(&ground);
     let mut count = BTreeMap::new();
     let mut kills = 0;
-    while kills < KILLS {
+    while kills < rounds(200, 40) {
         for _ in 0..random.below(5) + 1 {
             kills += 1;
             // As long as most verbs take.
@@ -258,32 +257,32 @@ fn kernel() -> (u32, u32) {
 
 #[test]
 fn a_hundred_containers_are_adopted() {
-    const COUNT: usize = 100;
+    let count = rounds(100, 20);
     let ground = Ground::new();
     let root = ground.root();
-    for number in 0..COUNT {
+    for number in 0..count {
         let name = format!("c{number}");
         ground.done(&["run", "-d", "--name", &name, "--network", "none", "--rootfs", &root, "sleep", "1000"]);
     }
     let mut before = ground.running();
-    assert_eq!(before.len(), COUNT);
+    assert_eq!(before.len(), count);
     let adopt = |killed: usize| {
         let monitors = ground.of_role(Role::Monitor);
-        assert_eq!(monitors.len(), COUNT);
+        assert_eq!(monitors.len(), count);
         for monitor in &monitors[..killed] {
             kill_9(monitor.pid);
         }
         until("the killed to go", || match ground.of_role(Role::Monitor).len() {
-            left if left == COUNT - killed => Ok(()),
+            left if left == count - killed => Ok(()),
             left => Err(format!("{left} monitors")),
         });
         let start = Instant::now();
         let done = ground.json(&["reconcile"]);
-        println!("{COUNT} containers adopted, {killed} without a monitor: {:?}", start.elapsed());
+        println!("{count} containers adopted, {killed} without a monitor: {:?}", start.elapsed());
         let length = |key: &str| done[key].as_array().unwrap().len();
-        assert_eq!((length("adopted"), length("monitors_replaced"), length("swept")), (COUNT, killed, 0), "{done}");
+        assert_eq!((length("adopted"), length("monitors_replaced"), length("swept")), (count, killed, 0), "{done}");
     };
-    for killed in [0, COUNT / 2, COUNT] {
+    for killed in [0, count / 2, count] {
         adopt(killed);
     }
     let mut after = ground.settle();

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::debian;
 
@@ -24,16 +25,20 @@ pub struct Kernel {
 pub struct Module {
     /// Its name with underscores.
     pub name: String,
-    path: PathBuf,
+    /// As the kernel loads it, uncompressed.
+    pub content: Vec<u8>,
 }
 
 impl Kernel {
-    /// Fetches the kernel into `folder`, once.
+    /// Fetches the kernel into `folder`, once, also when several ask for it at the same time.
     ///
     /// # Errors
     /// The package cannot be had, or does not hold what a kernel package holds.
     pub fn fetch(folder: &Path) -> Result<Self> {
+        static ONE: Mutex<()> = Mutex::new(());
+        let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let (content, name) = debian::unpack(PACKAGE, folder)?;
+        drop(one);
         let boot = content.join("boot");
         let image = list(&boot)?.into_iter().find(|path| stem(path).starts_with("vmlinuz-"));
         let image = image.with_context(|| format!("{name} holds no kernel in {}", boot.display()))?;
@@ -67,27 +72,24 @@ impl Kernel {
             return Ok(());
         }
         let Some(path) = self.modules.get(&name) else { bail!("this kernel has no module {name}") };
-        let module = Module { name, path: path.clone() };
-        for other in depends(&module.content()?) {
+        let content = unpacked(path)?;
+        for other in depends(&content) {
             self.visit(&other, order)?;
         }
-        order.push(module);
+        order.push(Module { name, content });
         Ok(())
     }
 }
 
-impl Module {
-    /// The module as the kernel loads it, uncompressed.
-    ///
-    /// # Errors
-    /// The file cannot be read or unpacked.
-    pub fn content(&self) -> Result<Vec<u8>> {
-        if self.path.extension().is_some_and(|ending| ending == "xz") {
-            let output = Command::new("xz").args(["--decompress", "--stdout"]).arg(&self.path).output();
-            return Ok(output.with_context(|| format!("cannot run xz on {}", self.path.display()))?.stdout);
-        }
-        fs::read(&self.path).with_context(|| format!("cannot read {}", self.path.display()))
+/// A module's file, uncompressed.
+fn unpacked(path: &Path) -> Result<Vec<u8>> {
+    if path.extension().is_some_and(|ending| ending == "xz") {
+        let output = Command::new("xz").args(["--decompress", "--stdout"]).arg(path).output();
+        let output = output.with_context(|| format!("cannot run xz on {}", path.display()))?;
+        ensure!(output.status.success(), "xz cannot unpack {}", path.display());
+        return Ok(output.stdout);
     }
+    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 /// What a module says it needs, in its `.modinfo`: zero-ended `key=value` strings.

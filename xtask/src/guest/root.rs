@@ -85,7 +85,10 @@ impl Root {
                 self.file(library, library);
             }
         }
-        self.file(&path, Path::new("/usr/bin").join(name));
+        // Where the host has it: who looks for, or hides, the programs of root finds them in the same folder.
+        let folder =
+            if path.parent().is_some_and(|folder| folder.ends_with("sbin")) { "/usr/sbin" } else { "/usr/bin" };
+        self.file(&path, Path::new(folder).join(name));
         Ok(())
     }
 
@@ -132,7 +135,7 @@ impl Root {
             let path = folder.join(guest.strip_prefix("/").unwrap_or(guest));
             put(source, &path).with_context(|| format!("cannot put {} into the guest", guest.display()))?;
         }
-        applets(&folder.join("usr/bin"))?;
+        applets(&folder.join("usr"))?;
         run::quiet(
             Command::new("mke2fs")
                 .args(["-q", "-F", "-t", "ext4", "-O", "^has_journal", "-E", "lazy_itable_init=1,nodiscard", "-d"])
@@ -145,7 +148,10 @@ impl Root {
 }
 
 /// A new file in the place of an old disk.
-fn fresh(disk: &Path) -> Result<&Path> {
+///
+/// # Errors
+/// The old one cannot be removed.
+pub fn fresh(disk: &Path) -> Result<&Path> {
     match fs::remove_file(disk) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("cannot remove {}", disk.display()))
@@ -171,15 +177,12 @@ fn put(source: &Source, path: &Path) -> Result<()> {
 }
 
 /// Names for what busybox can do, where no program of the host took the name.
-fn applets(folder: &Path) -> Result<()> {
+fn applets(usr: &Path) -> Result<()> {
+    let folder = usr.join("bin");
     let list = run::quiet(Command::new(folder.join("busybox")).arg("--list"))?;
-    for name in list.lines().filter(|name| *name != "busybox") {
-        match symlink("busybox", folder.join(name)) {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-                return Err(error).with_context(|| format!("cannot link {name} of the guest"));
-            }
-            _ => {}
-        }
+    let taken = |name: &str| ["bin", "sbin"].iter().any(|folder| usr.join(folder).join(name).exists());
+    for name in list.lines().filter(|name| !taken(name)) {
+        symlink("busybox", folder.join(name)).with_context(|| format!("cannot link {name} of the guest"))?;
     }
     Ok(())
 }

@@ -25,6 +25,9 @@ pub struct Options {
     /// Memory of the guest in MiB
     #[arg(long, default_value_t = 2048)]
     memory: u32,
+    /// Processors of the guest
+    #[arg(long, default_value_t = 1)]
+    processors: u32,
     /// Seconds until the plug is pulled
     #[arg(long, default_value_t = 600)]
     deadline: u64,
@@ -41,6 +44,7 @@ pub fn run(options: &Options) -> Result<()> {
     let workspace = Workspace::read()?;
     let mut guest = Builder::new(&workspace, "manual")?
         .memory(options.memory)
+        .processors(options.processors)
         .deadline(Duration::from_secs(options.deadline))
         .variable("RUST_BACKTRACE", "1");
     for program in &options.programs {

@@ -19,7 +19,11 @@ use container::{
 use jiff::Timestamp;
 use model::{ContainerId, ContainerName};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
-use std::{io::IsTerminal, os::fd::AsFd};
+use std::{
+    io::IsTerminal,
+    os::fd::AsFd,
+    time::{Duration, Instant},
+};
 
 /// `attach`
 #[derive(Args, Debug)]
@@ -89,12 +93,18 @@ pub struct Foreground<'f> {
 /// has no handler does: kill(2), notes).
 const PATIENCE: u32 = 3;
 
+/// How often in a row a lost connection is made again, the pause before the second time, which doubles from then on, and
+/// how long a connection lasts that starts a new row. More than once, for a monitor that was killed may still accept.
+const LOSSES: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(1);
+const LASTING: Duration = Duration::from_secs(10);
+
 /// Connects to a running container.
 pub fn attach(context: &mut Context<'_, '_, '_>, arguments: &AttachArguments) -> Result<Code> {
     let keys = arguments.foreground.keys()?;
     let id = context.find(&arguments.container)?;
     let inspect = context.engine.inspect(&id).map_err(|error| Failure::from_engine(&error))?;
-    let mut signals = catch()?;
+    let signals = catch()?;
     let client = context.engine.attach(&id).map_err(|error| advise(&error, "attach", &arguments.container))?;
     let foreground = Foreground {
         id: &id,
@@ -106,7 +116,7 @@ pub fn attach(context: &mut Context<'_, '_, '_>, arguments: &AttachArguments) ->
         keys,
         sig_proxy: arguments.foreground.sig_proxy,
     };
-    foreground.run(context, client, &mut signals)
+    foreground.run(context, client, signals)
 }
 
 /// Catches signals, from before a program is started that they are meant for.
@@ -122,14 +132,35 @@ impl Foreground<'_> {
     ///
     /// # Errors
     /// When the connection is lost.
-    pub fn run(self, context: &mut Context<'_, '_, '_>, client: Client, signals: &mut Signals) -> Result<Code> {
+    pub fn run(self, context: &mut Context<'_, '_, '_>, client: Client, mut signals: Signals) -> Result<Code> {
         if self.tty && self.interactive && !std::io::stdin().is_terminal() {
             let why = "standard input is no terminal: its input ends with ours, and keys are not passed on as typed";
             context.printer.warnings(&[why.to_owned()]);
         }
         context.printer.flush()?;
         let mut failures = Vec::new();
-        let end = self.carry(&context.engine, client, signals, &mut failures);
+        let (mut client, mut losses) = (client, 0);
+        let end = loop {
+            let since = Instant::now();
+            let end = self.carry(&context.engine, client, &mut signals, &mut failures);
+            losses = if since.elapsed() > LASTING { 1 } else { losses + 1 };
+            if losses > LOSSES || !matches!(end, Ok(End::Lost)) {
+                break end;
+            }
+            if losses > 1 {
+                std::thread::sleep(PAUSE * (1 << (losses - 2)));
+            }
+            // Its monitor is gone: what it did not pass on yet comes from the next one.
+            client = match context.engine.attach(self.id) {
+                Ok(client) => client,
+                Err(error) => {
+                    let ended = matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound);
+                    failures.extend((!ended).then(|| Failure::from_engine(&error)));
+                    break end;
+                }
+            };
+        };
+        drop(signals); // what follows may take a while, and can be interrupted
         for failure in &failures {
             context.printer.failure_text(failure);
         }
@@ -142,12 +173,13 @@ impl Foreground<'_> {
                 self.ended(context, exit)
             }
             End::Detached => {
-                context.printer.hint(&format!("detached; {} goes on: {}", self.name, self.again()));
+                context.printer.hint(&format!("\ndetached; {} goes on: {}", self.name, self.again()));
                 context.printer_result(&self, None)?;
                 Ok(Code::DONE)
             }
             End::OutputClosed => {
                 if self.owned {
+                    context.printer.hint(&format!("nobody reads the output of {} any more: stopping it", self.name));
                     match context.engine.stop(self.id, None) {
                         Err(error) if error.kind() != ErrorKind::NotFound => return Err(Failure::from_engine(&error)),
                         _ => self.settle(context, Exit::from_wait_status(-1, false, 0, Timestamp::now()))?,
@@ -165,11 +197,13 @@ impl Foreground<'_> {
                 Ok(Code(u8::try_from(128 + number).unwrap_or(Code::INTERRUPTED.0)))
             }
             End::Lost => {
-                let now = context.engine.inspect(self.id).map_err(|error| Failure::from_engine(&error))?;
-                match (now.status, now.exit) {
-                    (Status::Exited, Some(exit)) => self.ended(context, exit),
-                    _ => Err(Failure::new(Code::ENGINE, format!("lost the connection to {}", self.name))
-                        .why("its monitor is gone; the container itself may go on")
+                let unknown = Exit::from_wait_status(-1, false, 0, Timestamp::now());
+                match context.engine.inspect(self.id) {
+                    Ok(now) if now.status == Status::Exited => self.ended(context, now.exit.unwrap_or(unknown)),
+                    Err(error) if error.kind() == ErrorKind::NotFound => self.ended(context, unknown),
+                    Err(error) => Err(Failure::from_engine(&error)),
+                    Ok(_) => Err(Failure::new(Code::ENGINE, format!("lost the connection to {}", self.name))
+                        .why("its monitor hangs up: it may have as many clients as it can, which is 8")
                         .next("jdos container reconcile")
                         .next(self.again())),
                 }

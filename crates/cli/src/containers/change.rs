@@ -1,4 +1,4 @@
-//! Verbs that change containers: stop, kill, pause, resume, wait, rm, prune.
+//! Verbs that change containers: stop, kill, pause, resume, wait, rm.
 
 use super::{
     Context,
@@ -13,10 +13,7 @@ use container::{
 };
 use model::ContainerId;
 use serde::Serialize;
-use std::{
-    io::{BufRead, IsTerminal, Write},
-    time::Duration,
-};
+use std::time::Duration;
 
 /// `stop`
 #[derive(Args, Debug)]
@@ -85,14 +82,6 @@ pub struct RmArguments {
     force: bool,
 }
 
-/// `prune`
-#[derive(Args, Debug)]
-pub struct PruneArguments {
-    /// Do not ask
-    #[arg(short, long)]
-    force: bool,
-}
-
 /// Which container was changed.
 #[derive(Debug, Serialize)]
 struct Changed {
@@ -129,17 +118,19 @@ fn change(
 /// The failure, with the command that helps after this verb.
 pub fn advise(error: &EngineError, verb: &str, reference: &str) -> Failure {
     let failure = Failure::from_engine(error);
-    match (error.kind(), verb) {
-        (ErrorKind::Conflict, "rm") => failure.next(format!("jdos container rm --force {reference}")),
-        (ErrorKind::Conflict, "exec" | "attach" | "stats" | "pause" | "kill") => failure
-            .next(format!("jdos container start {reference}"))
-            .next(format!("jdos container resume {reference}, if it is paused")),
-        (ErrorKind::Conflict, "resume") => failure.next("jdos container ps"),
-        (ErrorKind::Conflict, _) => failure.next("jdos container ps -a"),
-        (ErrorKind::Invalid, _) => failure.next(format!("jdos container {verb} --help")),
-        (ErrorKind::CannotStart(_), "start") => failure.next(format!("jdos container inspect {reference}")),
-        _ => failure,
-    }
+    let next = match (error, error.kind()) {
+        (EngineError::WrongState { .. }, _) if verb == "rm" => format!("jdos container rm --force {reference}"),
+        (EngineError::WrongState { status, .. }, _) => match status {
+            Status::Created | Status::Exited => format!("jdos container start {reference}"),
+            Status::Paused => format!("jdos container resume {reference}"),
+            Status::Starting | Status::Running => format!("jdos container inspect {reference}"),
+        },
+        (EngineError::NameTaken { name, .. }, _) => format!("jdos container rm {name}, or give --replace"),
+        (_, ErrorKind::Conflict) => "jdos container ps -a".to_owned(),
+        (_, ErrorKind::Invalid) => format!("jdos container {verb} --help"),
+        _ => return failure,
+    };
+    failure.next(next)
 }
 
 /// Stop signal, grace, SIGKILL.
@@ -187,34 +178,6 @@ pub fn wait(context: &mut Context<'_, '_, '_>, arguments: &WaitArguments) -> Res
     each(context, &arguments.containers, arguments.ignore, one, text)
 }
 
-/// Removes all that have ended, after asking.
-pub fn prune(context: &mut Context<'_, '_, '_>, arguments: &PruneArguments) -> Result<Code> {
-    if !arguments.force && !confirmed(context, "This removes all containers that have ended, and what they wrote.")? {
-        context.printer.hint("nothing was removed");
-        return Ok(Code::DONE);
-    }
-    let removed = context.engine.prune().map_err(|error| Failure::from_engine(&error))?;
-    context.printer.result(&removed, || removed.iter().map(|id| format!("{id}\n")).collect())?;
-    Ok(Code::DONE)
-}
-
 fn selected(containers: &[String], all: bool) -> Selection {
     Selection { containers: containers.to_vec(), all, ignore: false }
-}
-
-/// Asks on the terminal; where there is none to ask, `--force` has to be given.
-fn confirmed(context: &mut Context<'_, '_, '_>, what: &str) -> Result<bool> {
-    let stdin = std::io::stdin();
-    if context.printer.json || !stdin.is_terminal() {
-        return Err(Failure::new(Code::USAGE, "prune asks before it removes, and there is no terminal to ask on")
-            .next("jdos container prune --force"));
-    }
-    context.printer.flush()?;
-    let mut err = std::io::stderr();
-    let mut answer = String::new();
-    write!(err, "{what} Go on? [y/N] ")
-        .and_then(|()| err.flush())
-        .and_then(|()| stdin.lock().read_line(&mut answer))
-        .map_err(|error| Failure::from_error("cannot ask on the terminal", &error))?;
-    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }

@@ -5,6 +5,7 @@ use crate::failure::{Code, Failure, Result};
 use clap::Args;
 use container::engine::{Inspect, Status};
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// The containers that a verb is for.
 #[derive(Args, Debug, Clone, Default)]
@@ -20,11 +21,12 @@ pub struct Selection {
     pub ignore: bool,
 }
 
-/// What was done to one container, as a program reads it.
+/// What was done to one container (or whatever it is), as a program reads it.
 #[derive(Debug, Serialize)]
 struct Done<T> {
-    /// As the user named it.
-    container: String,
+    /// What it is, and as the user named it: one entry.
+    #[serde(flatten)]
+    subject: BTreeMap<&'static str, String>,
     #[serde(flatten)]
     result: Option<T>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -59,26 +61,42 @@ pub fn each<T: Serialize>(
     context: &mut Context<'_, '_, '_>,
     containers: &[String],
     ignore_missing: bool,
+    act: impl FnMut(&mut Context<'_, '_, '_>, &str) -> Result<T>,
+    text: impl Fn(&str, &T) -> String,
+) -> Result<Code> {
+    each_of("container", context, containers, ignore_missing, act, text)
+}
+
+/// As [`each`], of things of this kind.
+///
+/// # Errors
+/// As [`each`].
+pub fn each_of<T: Serialize>(
+    kind: &'static str,
+    context: &mut Context<'_, '_, '_>,
+    names: &[String],
+    ignore_missing: bool,
     mut act: impl FnMut(&mut Context<'_, '_, '_>, &str) -> Result<T>,
     text: impl Fn(&str, &T) -> String,
 ) -> Result<Code> {
     let mut worst = Code::DONE;
     let mut all = Vec::new();
-    for container in containers {
-        match act(context, container) {
+    for name in names {
+        let subject = BTreeMap::from([(kind, name.clone())]);
+        match act(context, name) {
             Ok(result) => {
                 if !context.printer.json {
-                    let line = text(container, &result);
+                    let line = text(name, &result);
                     context.printer.line(&line)?;
                     context.printer.flush()?;
                 }
-                all.push(Done { container: container.clone(), result: Some(result), error: None });
+                all.push(Done { subject, result: Some(result), error: None });
             }
             Err(failure) if ignore_missing && failure.code == Code::NOT_FOUND => {}
             Err(failure) => {
                 worst = worst.max(failure.code);
                 context.printer.failure_text(&failure);
-                all.push(Done { container: container.clone(), result: None, error: Some(failure) });
+                all.push(Done { subject, result: None, error: Some(failure) });
             }
         }
     }

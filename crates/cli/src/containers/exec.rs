@@ -5,8 +5,8 @@ use super::{
     attached::catch,
     change::advise,
     problems::Problems,
-    run::environment,
-    session::{DetachKeys, End, ExecPeer, RawTerminal, Reaction, Session, window_size},
+    session::{DetachKeys, End, ExecPeer, RawTerminal, Reaction, Session, own_window_size, window_size},
+    surroundings::in_this_process,
     translate::{Surroundings, env},
 };
 use crate::failure::{Code, Failure, Result};
@@ -14,7 +14,7 @@ use clap::Args;
 use container::engine::{Exec, ExecIo, ExecOptions};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
-use std::{fs, io, io::IsTerminal, os::fd::AsFd, path::Path};
+use std::{io, io::IsTerminal, os::fd::AsFd};
 
 /// `exec`
 #[derive(Args, Debug)]
@@ -43,7 +43,7 @@ pub struct ExecArguments {
     /// Allow everything
     #[arg(long)]
     privileged: bool,
-    /// Keys that leave it running
+    /// Keys that hang up on it
     #[arg(long, value_name = "KEYS", default_value = DetachKeys::DEFAULT)]
     detach_keys: String,
     // One list, so that everything after the first word belongs to the program.
@@ -56,7 +56,7 @@ pub struct ExecArguments {
 pub fn exec(context: &mut Context<'_, '_, '_>, arguments: &ExecArguments) -> Result<Code> {
     let mut problems = Problems::default();
     let keys = problems.take("--detach-keys", DetachKeys::parse(&arguments.detach_keys)).flatten();
-    let options = options(arguments, &mut problems)?;
+    let options = in_this_process(|surroundings| exec_options(arguments, surroundings, &mut problems))?;
     problems.check("jdos container exec")?;
     let reference = arguments.words.first().map(String::as_str).unwrap_or_default();
     let id = context.find(reference)?;
@@ -75,7 +75,7 @@ pub fn exec(context: &mut Context<'_, '_, '_>, arguments: &ExecArguments) -> Res
     let code = match end {
         End::Exited { .. } | End::Lost => exec.wait().map_err(|error| advise(&error, "exec", reference))?,
         End::Detached => {
-            context.printer.hint("detached; the program goes on while its terminal is not needed");
+            context.printer.hint("\nleft; the program was told that its terminal is gone");
             return Ok(Code::DONE);
         }
         End::OutputClosed => return Ok(Code::BROKEN_PIPE),
@@ -86,18 +86,6 @@ pub fn exec(context: &mut Context<'_, '_, '_>, arguments: &ExecArguments) -> Res
         context.printer.closing_document(&document)?;
     }
     Ok(Code(u8::try_from(code).unwrap_or(Code::ENGINE.0)))
-}
-
-fn options(arguments: &ExecArguments, problems: &mut Problems) -> Result<ExecOptions> {
-    let directory =
-        std::env::current_dir().map_err(|error| Failure::from_error("cannot tell the working directory", &error))?;
-    let surroundings = Surroundings {
-        directory: &directory,
-        environment: &environment(),
-        read: &|path: &Path| fs::read_to_string(path),
-        is_file: &|path: &Path| path.is_file(),
-    };
-    Ok(exec_options(arguments, &surroundings, problems))
 }
 
 fn exec_options(arguments: &ExecArguments, surroundings: &Surroundings<'_>, problems: &mut Problems) -> ExecOptions {
@@ -114,6 +102,7 @@ fn exec_options(arguments: &ExecArguments, surroundings: &Surroundings<'_>, prob
         workdir: arguments.workdir.clone(),
         user: arguments.user.clone(),
         tty: arguments.tty,
+        window: own_window_size(),
         interactive: arguments.interactive,
         privileged: arguments.privileged,
         detach: arguments.detach,

@@ -3,7 +3,8 @@
 use super::Context;
 use crate::failure::{Code, Failure, Result};
 use clap::{Args, ValueEnum};
-use serde_json::{Value, json};
+use container::engine::Inspect;
+use serde::Serialize;
 
 /// `inspect`
 #[derive(Args, Debug)]
@@ -21,6 +22,14 @@ enum Format {
     Json,
 }
 
+/// An element of the result.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Item<'a> {
+    Found(Box<Inspect>),
+    Failed { container: &'a str, error: Failure },
+}
+
 /// Prints an array with one object per container; one that failed is an object with `error`.
 pub fn inspect(context: &mut Context<'_, '_, '_>, arguments: &InspectArguments) -> Result<Code> {
     let Format::Json = arguments.format;
@@ -28,12 +37,12 @@ pub fn inspect(context: &mut Context<'_, '_, '_>, arguments: &InspectArguments) 
     let mut all = Vec::with_capacity(arguments.containers.len());
     for reference in &arguments.containers {
         match one(context, reference) {
-            Ok(value) => all.push(value),
+            Ok(inspect) => all.push(Item::Found(Box::new(inspect))),
             Err(failure) if arguments.containers.len() == 1 => return Err(failure),
             Err(failure) => {
                 worst = worst.max(failure.code);
                 context.printer.failure_text(&failure);
-                all.push(json!({ "container": reference, "error": failure }));
+                all.push(Item::Failed { container: reference, error: failure });
             }
         }
     }
@@ -41,8 +50,7 @@ pub fn inspect(context: &mut Context<'_, '_, '_>, arguments: &InspectArguments) 
     Ok(worst)
 }
 
-fn one(context: &Context<'_, '_, '_>, reference: &str) -> Result<Value> {
+fn one(context: &Context<'_, '_, '_>, reference: &str) -> Result<Inspect> {
     let id = context.find(reference)?;
-    let inspect = context.engine.inspect(&id).map_err(|error| Failure::from_engine(&error))?;
-    serde_json::to_value(inspect).map_err(|error| Failure::from_error("cannot write JSON", &error))
+    context.engine.inspect(&id).map_err(|error| Failure::from_engine(&error))
 }

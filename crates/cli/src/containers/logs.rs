@@ -1,4 +1,5 @@
-//! `logs`: what a container wrote, each stream to the stream of ours that it was written to.
+//! `logs`: what a container wrote, each stream to the stream of ours that it was written to. What is missing is told on
+//! standard error.
 
 use super::{Context, problems::Problems};
 use crate::{
@@ -39,7 +40,7 @@ pub struct LogsArguments {
 #[derive(Serialize)]
 struct Document<'a> {
     time: Timestamp,
-    stream: &'static str,
+    stream: Stream,
     /// Bytes that are not UTF-8 are replaced.
     text: std::borrow::Cow<'a, str>,
     /// Whether the line had no end (yet).
@@ -80,11 +81,9 @@ fn query(arguments: &LogsArguments, now: Timestamp, problems: &mut Problems) -> 
 }
 
 fn print(printer: &mut Printer<'_, '_>, line: &Line, timestamps: bool) -> Result<()> {
-    let stderr = line.stream == Stream::Stderr;
     if printer.json {
-        let stream = if stderr { "stderr" } else { "stdout" };
-        let text = String::from_utf8_lossy(&line.text);
-        return printer.document_line(&Document { time: line.time, stream, text, partial: line.partial });
+        let Line { time, stream, partial, .. } = *line;
+        return printer.document_line(&Document { time, stream, text: String::from_utf8_lossy(&line.text), partial });
     }
     let mut bytes = Vec::with_capacity(line.text.len() + 40);
     if timestamps {
@@ -94,7 +93,10 @@ fn print(printer: &mut Printer<'_, '_>, line: &Line, timestamps: bool) -> Result
     if !line.partial {
         bytes.push(b'\n');
     }
-    if stderr { printer.error_bytes(&bytes) } else { printer.bytes(&bytes) }
+    match line.stream {
+        Stream::Stdout => printer.bytes(&bytes),
+        Stream::Stderr | Stream::Notice => printer.error_bytes(&bytes),
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! `network ls` and `network rm`.
 
-use super::{Context, each::each};
+use super::{Context, each::each_of};
 use crate::{
     failure::{Code, Failure, Result},
     table::Table,
@@ -48,13 +48,13 @@ pub fn run(context: &mut Context<'_, '_, '_>, command: &NetworkCommand) -> Resul
             let one = |context: &mut Context<'_, '_, '_>, name: &str| {
                 let name: NetworkName =
                     name.parse().map_err(|error: NameError| Failure::new(Code::USAGE, error.to_string()))?;
-                context
-                    .engine
-                    .remove_network(&name)
-                    .map_err(|error| Failure::from_engine(&error).next("jdos container network ls"))?;
+                context.engine.remove_network(&name).map_err(|error| Failure {
+                    what: format!("can not remove network {name}"),
+                    ..Failure::from_engine(&error).next("jdos container network ls")
+                })?;
                 Ok(Removed { removed: true })
             };
-            each(context, networks, false, one, |name, _| name.to_owned())
+            each_of("network", context, networks, false, one, |name, _| name.to_owned())
         }
     }
 }

@@ -26,7 +26,7 @@ pub struct PsArguments {
     /// Full ids and commands
     #[arg(long)]
     no_trunc: bool,
-    /// Show it again every two seconds
+    /// Show it again every two seconds; with --json one document a line
     #[arg(long)]
     watch: bool,
     /// How to print it
@@ -224,12 +224,14 @@ mod tests {
             groups: Vec::new(),
             userns: None,
             network: NetworkMode::None,
+            chown: Vec::new(),
             ports: model::PortMapping::parse_all("8080:80").unwrap(),
             ip: None,
             dns: Default::default(),
             manage_etc: true,
             interactive: false,
             remove: false,
+            claimed: false,
             stop_signal: 15,
             stop_timeout: 10,
             labels: [("tier".to_owned(), "front".to_owned())].into(),

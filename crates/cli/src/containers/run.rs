@@ -7,19 +7,19 @@ use super::{
     create::CreateArguments,
     each::{Selection, each},
     problems::Problems,
-    session::DetachKeys,
-    translate::{Surroundings, create_options},
+    session::{DetachKeys, own_window_size},
+    surroundings::in_this_process,
+    translate::create_options,
 };
 use crate::failure::{Code, Failure, Result};
 use clap::Args;
 use container::{
-    engine::{Created, EngineError, ErrorKind, Status},
+    engine::{Claim, Created, EngineError, ErrorKind, Status, Viewer},
     options::CreateOptions,
 };
 use std::{
     fs::{self, OpenOptions},
     io::Write,
-    path::{Path, PathBuf},
 };
 
 /// `run`
@@ -61,8 +61,11 @@ pub fn run(context: &mut Context<'_, '_, '_>, arguments: &RunArguments) -> Resul
     const VERB: &str = "run";
     let keys = arguments.foreground.keys()?;
     context.printer.quiet = arguments.create.keeping.quiet;
-    let (created, options) = make(context, &arguments.create, VERB)?;
-    let started = launch(context, &created, &options, arguments, keys);
+    let (options, id_file) = prepare(context, &arguments.create, VERB)?;
+    let made = context.engine.create_claimed(&options);
+    let (created, claim) = made.map_err(|error| advise(&error, VERB, "CONTAINER"))?;
+    tell(context, &created, id_file)?;
+    let started = launch(context, (&created, claim), &options, arguments, keys);
     if started.is_err() {
         // Nothing is left behind of what did not start. That it failed to start is what the user is told.
         match context.engine.remove(&created.id, true) {
@@ -91,8 +94,8 @@ impl Launched<'_> {
         match self {
             Self::Background(code) => Ok(code),
             Self::Foreground(parts) => {
-                let (foreground, client, mut signals) = *parts;
-                foreground.run(context, client, &mut signals)
+                let (foreground, client, signals) = *parts;
+                foreground.run(context, client, signals)
             }
         }
     }
@@ -100,17 +103,16 @@ impl Launched<'_> {
 
 fn launch<'l>(
     context: &mut Context<'_, '_, '_>,
-    created: &'l Created,
+    (created, claim): (&'l Created, Claim),
     options: &CreateOptions,
     arguments: &RunArguments,
     keys: Option<DetachKeys>,
 ) -> Result<Launched<'l>> {
     // Caught before it starts: an interrupt then is for the container.
     let signals = if arguments.detach { None } else { Some(catch()?) };
-    let started = context
-        .engine
-        .start(&created.id, !arguments.detach)
-        .map_err(|error| advise(&error, "run", created.name.as_str()))?;
+    let viewer = (!arguments.detach).then(|| Viewer { window: own_window_size() });
+    let started =
+        context.engine.start_claimed(claim, viewer).map_err(|error| advise(&error, "run", created.name.as_str()))?;
     context.printer.warnings(&started.warnings);
     if let Some(file) = &arguments.pidfile {
         fs::write(file, format!("{}\n", started.pid))
@@ -140,18 +142,20 @@ fn launch<'l>(
 /// Creates only.
 pub fn create(context: &mut Context<'_, '_, '_>, arguments: &CreateArguments) -> Result<Code> {
     context.printer.quiet = arguments.keeping.quiet;
-    let (created, _) = make(context, arguments, "create")?;
+    let (options, id_file) = prepare(context, arguments, "create")?;
+    let created = context.engine.create(&options).map_err(|error| advise(&error, "create", "CONTAINER"))?;
+    tell(context, &created, id_file)?;
     let document = serde_json::json!({ "id": created.id, "name": created.name, "warnings": created.warnings });
     context.printer.result(&document, || format!("{}\n", created.id))?;
     Ok(Code::DONE)
 }
 
-/// Translates the arguments and creates the container.
-fn make(
+/// Translates the arguments, and makes room for the container.
+fn prepare<'a>(
     context: &mut Context<'_, '_, '_>,
-    arguments: &CreateArguments,
+    arguments: &'a CreateArguments,
     verb: &str,
-) -> Result<(Created, CreateOptions)> {
+) -> Result<(CreateOptions, Option<IdFile<'a>>)> {
     let options = options(arguments, verb)?;
     let id_file = arguments.keeping.cidfile.as_deref().map(IdFile::reserve).transpose()?;
     if arguments.keeping.replace
@@ -159,35 +163,23 @@ fn make(
     {
         remove_if_there(context, name.as_str())?;
     }
-    let created = context.engine.create(&options).map_err(|error| advise(&error, verb, "CONTAINER"))?;
+    Ok((options, id_file))
+}
+
+/// Says what was created.
+fn tell(context: &mut Context<'_, '_, '_>, created: &Created, id_file: Option<IdFile<'_>>) -> Result<()> {
     context.printer.warnings(&created.warnings);
-    if let Some(id_file) = id_file {
-        id_file.fill(created.id.as_str())?;
+    match id_file {
+        Some(id_file) => id_file.fill(created.id.as_str()),
+        None => Ok(()),
     }
-    Ok((created, options))
 }
 
 fn options(arguments: &CreateArguments, verb: &str) -> Result<CreateOptions> {
-    let directory: PathBuf =
-        std::env::current_dir().map_err(|error| Failure::from_error("cannot tell the working directory", &error))?;
-    let surroundings = Surroundings {
-        directory: &directory,
-        environment: &environment(),
-        read: &|path: &Path| fs::read_to_string(path),
-        is_file: &|path: &Path| path.is_file(),
-    };
     let mut problems = Problems::default();
-    let options = create_options(arguments, &surroundings, &mut problems);
+    let options = in_this_process(|surroundings| create_options(arguments, surroundings, &mut problems))?;
     problems.check(&format!("jdos container {verb}"))?;
     Ok(options)
-}
-
-/// Our environment. Variables that are not UTF-8 can not be passed on: a specification is JSON.
-pub fn environment() -> Vec<(String, String)> {
-    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-        Some((name.into_string().ok()?, value.into_string().ok()?))
-    };
-    std::env::vars_os().filter_map(text).collect()
 }
 
 fn remove_if_there(context: &Context<'_, '_, '_>, name: &str) -> Result<()> {
@@ -253,7 +245,7 @@ pub fn start(context: &mut Context<'_, '_, '_>, arguments: &StartArguments) -> R
     }
     let one = |context: &mut Context<'_, '_, '_>, reference: &str| {
         let id = context.find(reference)?;
-        let started = context.engine.start(&id, false).map_err(|error| advise(&error, "start", reference))?;
+        let started = context.engine.start(&id).map_err(|error| advise(&error, "start", reference))?;
         context.printer.warnings(&started.warnings);
         Ok(serde_json::json!({ "id": id, "pid": started.pid, "warnings": started.warnings }))
     };
@@ -268,8 +260,9 @@ fn start_attached(
 ) -> Result<Code> {
     let id = context.find(reference)?;
     let inspect = context.engine.inspect(&id).map_err(|error| Failure::from_engine(&error))?;
-    let mut signals = catch()?;
-    let started = context.engine.start(&id, true).map_err(|error| advise(&error, "start", reference))?;
+    let signals = catch()?;
+    let started =
+        context.engine.start_attached(&id, own_window_size()).map_err(|error| advise(&error, "start", reference))?;
     context.printer.warnings(&started.warnings);
     let client = started
         .client
@@ -284,5 +277,5 @@ fn start_attached(
         keys,
         sig_proxy: arguments.foreground.sig_proxy,
     };
-    foreground.run(context, client, &mut signals)
+    foreground.run(context, client, signals)
 }

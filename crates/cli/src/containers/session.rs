@@ -12,7 +12,7 @@ mod terminal;
 pub use detach::DetachKeys;
 pub use peer::{AttachedPeer, Event, ExecPeer, Output, Peer};
 pub use signals::Signals;
-pub use terminal::{RawTerminal, window_size};
+pub use terminal::{RawTerminal, own_window_size, window_size};
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
@@ -118,6 +118,8 @@ struct Loop<'s, 'a, P> {
     stream: Output,
     /// Nobody reads standard error any more: what comes for it is dropped.
     stderr_closed: bool,
+    /// The window's size is to be sent when there is room for it.
+    size_waits: bool,
     turns: usize,
 }
 
@@ -127,9 +129,6 @@ impl Session<'_> {
     /// # Errors
     /// That of polling or of one of the streams. A stream that its reader closed is not an error.
     pub fn run(&mut self, peer: &mut impl Peer) -> io::Result<End> {
-        if let Some((rows, columns)) = self.window.and_then(window_size) {
-            gone_is_fine(peer.resize(rows, columns))?;
-        }
         let reading = self.stdin.is_some();
         let mut state = Loop {
             session: self,
@@ -140,8 +139,10 @@ impl Session<'_> {
             output: Pending::default(),
             stream: Output::Stdout,
             stderr_closed: false,
+            size_waits: false,
             turns: 0,
         };
+        state.resize()?;
         loop {
             if let Some(end) = state.turn()? {
                 return Ok(end);
@@ -191,7 +192,7 @@ impl<P: Peer> Loop<'_, '_, P> {
             Output::Stdout => self.session.stdout,
             Output::Stderr => self.session.stderr,
         });
-        let sink = self.peer.sink().filter(|_| !self.input.is_empty() || self.input_ended);
+        let sink = self.peer.sink().filter(|_| !self.input.is_empty() || self.input_ended || self.size_waits);
         let sources = if self.output.is_empty() { self.peer.sources() } else { Vec::new() };
         let fixed = [
             (Some(self.session.signals.as_fd()), PollFlags::IN),
@@ -225,14 +226,24 @@ impl<P: Peer> Loop<'_, '_, P> {
     fn signals(&mut self) -> io::Result<Option<End>> {
         for signal in self.session.signals.pending() {
             if signal == signal_hook::consts::SIGWINCH {
-                if let Some((rows, columns)) = self.session.window.and_then(window_size) {
-                    gone_is_fine(self.peer.resize(rows, columns))?;
-                }
+                self.resize()?;
             } else if (self.session.on_signal)(signal) == Reaction::Leave {
                 return Ok(Some(End::Signal(signal)));
             }
         }
         Ok(None)
+    }
+
+    /// Gives the window's size to the program's terminal.
+    fn resize(&mut self) -> io::Result<()> {
+        let Some(window) = self.session.window.and_then(window_size) else { return Ok(()) };
+        let sent = self.peer.resize(window);
+        self.size_waits = sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        match sent {
+            // A terminal that is gone needs no size; that it is gone comes from the sources.
+            Err(error) if !self.size_waits && !is_gone(&error) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Reads input, unless some is still on its way.
@@ -260,6 +271,9 @@ impl<P: Peer> Loop<'_, '_, P> {
     }
 
     fn send(&mut self) -> io::Result<()> {
+        if self.size_waits {
+            return self.resize();
+        }
         let sent = if self.input.is_empty() {
             self.input_ended = false;
             self.peer.end_input().map(|()| 0)
@@ -314,14 +328,6 @@ impl<P: Peer> Loop<'_, '_, P> {
 fn is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::NotConnected)
         || error.raw_os_error() == Some(Errno::IO.raw_os_error())
-}
-
-/// A terminal that is gone needs no size; that it is gone comes from the sources.
-fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(error) if is_gone(&error) || error.kind() == io::ErrorKind::WouldBlock => Ok(()),
-        other => other,
-    }
 }
 
 #[cfg(test)]

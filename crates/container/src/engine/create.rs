@@ -3,12 +3,14 @@
 use super::{
     Engine,
     error::{At, EngineError},
+    lock::Lock,
 };
 use crate::{
     options::{CreateOptions, Runc, RuntimeKind, SeccompChoice},
     record::Record,
     seccomp,
-    spec::{self, Built, Facts, Fault, SpecErrors},
+    spec::{self, Built, Facts, NewVolume, SpecErrors},
+    volume::{Volumes, with_root},
 };
 use jiff::Timestamp;
 use model::{ContainerId, ContainerName};
@@ -18,7 +20,7 @@ use rustix::{
 };
 use std::{
     fs, io,
-    os::fd::OwnedFd,
+    os::fd::{BorrowedFd, OwnedFd},
     os::unix::fs::{DirBuilderExt, symlink},
     path::Path,
 };
@@ -34,6 +36,14 @@ pub struct Created {
     pub warnings: Vec<String>,
 }
 
+/// A container that was created to be started by whoever made it, and whose lock is held until then.
+#[derive(Debug)]
+#[must_use = "without its lock it is swept as left over"]
+pub struct Claim {
+    pub(super) id: ContainerId,
+    pub(super) lock: Lock,
+}
+
 /// Tries at finding a name that nobody has.
 const NAMES: u32 = 16;
 
@@ -44,6 +54,22 @@ impl Engine {
     /// [`EngineError::Spec`] with every fault of the request, [`EngineError::Seccomp`], [`EngineError::NameTaken`],
     /// [`EngineError::File`].
     pub fn create(&self, options: &CreateOptions) -> Result<Created, EngineError> {
+        self.create_as(options, false).map(|(created, _)| created)
+    }
+
+    /// The same for one who starts it next, with [`Engine::start_claimed`]. Nobody else changes it in between; and when its
+    /// maker is killed before it ran, and it is one to be removed at its end, it is swept rather than kept for ever.
+    ///
+    /// # Errors
+    /// As [`Engine::create`].
+    pub fn create_claimed(&self, options: &CreateOptions) -> Result<(Created, Claim), EngineError> {
+        let (created, lock) = self.create_as(options, true)?;
+        let lock = lock.ok_or_else(|| EngineError::busy("start", &created.id))?;
+        let id = created.id.clone();
+        Ok((created, Claim { id, lock }))
+    }
+
+    fn create_as(&self, options: &CreateOptions, claimed: bool) -> Result<(Created, Option<Lock>), EngineError> {
         let mut found = None;
         if let RuntimeKind::Runc(runc) = &options.runtime {
             let fail = |fault| EngineError::Spec(SpecErrors(vec![fault]));
@@ -60,7 +86,9 @@ impl Engine {
         let mut context = spec::Context::new(&self.layout, id.clone(), number, Timestamp::now());
         if let SeccompChoice::Profile(path) = &options.seccomp {
             let text = fs::read(path).at("read", path)?;
-            let capabilities = spec::build(options, &facts, &context).map_err(EngineError::Spec)?.capabilities;
+            // What a profile says may depend on the capabilities, which no profile changes.
+            let plain = CreateOptions { seccomp: SeccompChoice::Default, ..options.clone() };
+            let capabilities = spec::build(&plain, &facts, &context).map_err(EngineError::Spec)?.capabilities;
             let fail = |source| EngineError::Seccomp { path: path.clone(), source };
             context.seccomp = Some(seccomp::parse(&text, capabilities).map_err(fail)?);
         }
@@ -72,14 +100,13 @@ impl Engine {
                 built.record.runtime = runtime.clone();
                 Runc::check(&built.record.spec).map_err(EngineError::Spec)?;
             }
-            if let Some(path) = built.chown.first() {
-                let why = "the option `U` is not supported: id-mapped mounts give the files their owners";
-                return Err(EngineError::Spec(SpecErrors(vec![Fault::new("--volume", why).of(path.display())])));
-            }
+            built.record.claimed = claimed;
             let (name, named) = (built.record.name.clone(), built.record.named);
             match symlink(id.as_str(), self.layout.name(&name)) {
                 Ok(()) => {
-                    let made = self.make(built);
+                    // Before there is a record: whoever sees one without a holder knows that its maker is gone.
+                    let lock = if claimed { self.try_lock(&id) } else { Ok(None) };
+                    let made = lock.and_then(|lock| Ok((self.make(built)?, lock)));
                     if made.is_err() {
                         self.unmake(&id, &name);
                     }
@@ -126,25 +153,40 @@ impl Engine {
         if let Some(tar) = unpack {
             unpack_tar(&tar, &folder.join("rootfs"))?;
         }
-        for volume in volumes {
-            fs::DirBuilder::new().recursive(true).mode(0o755).create(&volume.path).at("make", &volume.path)?;
-        }
+        self.make_volumes(&record, &volumes)?;
         let filter = record.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
         if let Some(profile) = filter
             && !record.default_seccomp
         {
             let path = folder.join("seccomp.bpf");
-            let program =
-                seccomp::compile(profile).map_err(|source| EngineError::Seccomp { path: path.clone(), source })?;
+            let program = seccomp::flags(profile)
+                .and_then(|_| seccomp::compile(profile))
+                .map_err(|source| EngineError::Seccomp { path: path.clone(), source })?;
             fs::write(&path, program).at("write", &path)?;
         }
         self.store(&record)?;
         Ok(Created { id: record.id, name: record.name, warnings })
     }
 
+    /// Makes the named volumes that are not there yet, with what the root has at their places. They stay whatever becomes
+    /// of the container.
+    fn make_volumes(&self, record: &Record, volumes: &[NewVolume]) -> Result<(), EngineError> {
+        let store = Volumes::new(&self.layout);
+        let new: Vec<&NewVolume> = volumes.iter().filter(|volume| !store.exists(volume)).collect();
+        let (filled, empty): (Vec<_>, Vec<_>) = new.into_iter().partition(|volume| volume.copy);
+        let fail = |source| EngineError::volume(&record.id, source);
+        if !filled.is_empty() {
+            let fill =
+                |root: BorrowedFd<'_>| filled.iter().try_for_each(|volume| store.make(volume, &record.id, Some(root)));
+            with_root(&record.root, &self.layout.container(&record.id), fill).map_err(fail)?;
+        }
+        empty.iter().try_for_each(|volume| store.make(volume, &record.id, None)).map_err(fail)
+    }
+
     /// Takes back a creation that failed; what can not be removed now has no record and is swept later.
     fn unmake(&self, id: &ContainerId, name: &ContainerName) {
-        for error in [self.discard(id).err(), self.free_name(name, id).err()].into_iter().flatten() {
+        let running = if self.layout.running(id).exists() { self.remove_running(id).err() } else { None };
+        for error in [self.discard(id).err(), self.free_name(name, id).err(), running].into_iter().flatten() {
             tracing::warn!(%error, %id, "the rest of a failed creation is left to the next sweep");
         }
     }

@@ -7,6 +7,7 @@ use crate::{
     runtime::{Failure, FailureKind},
     seccomp::SeccompError,
     spec::SpecErrors,
+    volume::VolumeError,
 };
 use model::ContainerId;
 use std::{
@@ -93,6 +94,16 @@ pub enum EngineError {
         /// Why.
         source: Failure,
     },
+    /// A process in a container that runs was not started, or not waited for; the container is as it was.
+    #[error("can not {doing} container {id}")]
+    Process {
+        /// What was to be done.
+        doing: &'static str,
+        /// In which.
+        id: String,
+        /// Why.
+        source: Failure,
+    },
     /// Control groups.
     #[error("can not {doing} container {id}")]
     Cgroup {
@@ -108,6 +119,20 @@ pub enum EngineError {
     Network {
         /// Why.
         source: Box<NetworkError>,
+    },
+    /// Its volumes.
+    #[error("the volumes of container {id} could not be made ready")]
+    Volume {
+        /// Whose.
+        id: String,
+        /// Why.
+        source: Box<VolumeError>,
+    },
+    /// Volumes that are nobody's.
+    #[error("volumes could not be cleared away")]
+    Volumes {
+        /// Why.
+        source: VolumeError,
     },
     /// A file or a system call.
     #[error("can not {operation} {}", .path.display())]
@@ -128,18 +153,22 @@ impl EngineError {
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::NameTaken { .. } | Self::WrongState { .. } | Self::Busy { .. } => ErrorKind::Conflict,
             Self::Ambiguous { .. } | Self::Spec(_) | Self::Seccomp { .. } => ErrorKind::Invalid,
-            Self::Start { source, .. } => match source.kind {
+            Self::Start { source, .. } | Self::Process { source, .. } => match source.kind {
                 FailureKind::Invalid => ErrorKind::Invalid,
                 FailureKind::NotFound => ErrorKind::CannotStart(127),
                 FailureKind::NotExecutable => ErrorKind::CannotStart(126),
                 FailureKind::Denied => ErrorKind::Denied,
                 FailureKind::NoIdmap | FailureKind::Failed => ErrorKind::Failed,
             },
-            Self::Cgroup { .. } => ErrorKind::Failed,
+            Self::Cgroup { .. } | Self::Volumes { .. } => ErrorKind::Failed,
             Self::Network { source } => match **source {
                 NetworkError::InUse { .. } | NetworkError::Port { .. } => ErrorKind::Conflict,
                 NetworkError::Unknown { .. } => ErrorKind::NotFound,
                 _ => ErrorKind::Failed,
+            },
+            Self::Volume { source, .. } => match **source {
+                VolumeError::Hosts { .. } | VolumeError::User { .. } => ErrorKind::Invalid,
+                VolumeError::TooDeep { .. } | VolumeError::File { .. } => ErrorKind::Failed,
             },
             Self::File { source, .. } => match source.kind() {
                 io::ErrorKind::PermissionDenied => ErrorKind::Denied,
@@ -154,8 +183,14 @@ impl EngineError {
     pub(super) fn network(source: NetworkError) -> Self {
         Self::Network { source: Box::new(source) }
     }
+    pub(super) fn volume(id: &ContainerId, source: VolumeError) -> Self {
+        Self::Volume { id: id.short().to_owned(), source: Box::new(source) }
+    }
     pub(super) fn start(id: &ContainerId, source: Failure) -> Self {
         Self::Start { id: id.short().to_owned(), source }
+    }
+    pub(super) fn process(doing: &'static str, id: &ContainerId, source: Failure) -> Self {
+        Self::Process { doing, id: id.short().to_owned(), source }
     }
     pub(super) fn busy(doing: &'static str, id: &ContainerId) -> Self {
         Self::Busy { doing, id: id.short().to_owned() }

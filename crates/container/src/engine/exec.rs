@@ -3,10 +3,11 @@
 use super::{Engine, Status, error::EngineError};
 use crate::{
     capability::CapabilitySet,
-    options::RuntimeKind,
+    options::{RuntimeKind, WindowSize},
     plan::{ExecPlan, Filter, Program},
     record::Record,
     runtime::{self, Report, Role, number},
+    seccomp,
     spec::{self, Fault},
     state::{Exit, Users},
 };
@@ -38,6 +39,8 @@ pub struct ExecOptions {
     pub user: Option<String>,
     /// Allocate a terminal.
     pub tty: bool,
+    /// The terminal's size from the first moment.
+    pub window: Option<WindowSize>,
     /// Keep standard input open.
     pub interactive: bool,
     /// With all capabilities and no filter.
@@ -78,16 +81,16 @@ impl Exec {
     /// Waits for its end; gives the exit code as Docker does (128 + signal).
     ///
     /// # Errors
-    /// [`EngineError::Start`] when what waits for it inside was killed.
+    /// [`EngineError::Process`] when what waits for it inside was killed.
     pub fn wait(self) -> Result<i32, EngineError> {
-        let (report, _) =
-            runtime::receive_report(self.report.as_fd()).map_err(|source| EngineError::start(&self.id, source))?;
+        let lost = |source| EngineError::process("wait for the process in", &self.id, source);
+        let (report, _) = runtime::receive_report(self.report.as_fd()).map_err(lost)?;
         match report {
             Report::Ended(status) => {
                 Ok(Exit::from_wait_status(status, false, 0, Timestamp::UNIX_EPOCH).code.unwrap_or(255))
             }
-            Report::Failed(source) => Err(EngineError::start(&self.id, source)),
-            Report::Started { .. } => Err(EngineError::busy("wait for a process in", &self.id)),
+            Report::Failed(source) => Err(lost(source)),
+            Report::Started { .. } => Err(EngineError::busy("wait for the process in", &self.id)),
         }
     }
 }
@@ -96,7 +99,7 @@ impl Engine {
     /// Starts a process in a running container.
     ///
     /// # Errors
-    /// [`EngineError::WrongState`], [`EngineError::Spec`], [`EngineError::Start`].
+    /// [`EngineError::WrongState`], [`EngineError::Spec`], [`EngineError::Process`].
     pub fn exec(&self, id: &ContainerId, options: &ExecOptions, io: ExecIo) -> Result<Exec, EngineError> {
         let record = self.record(id)?;
         let state = self.running(id, "run a process in")?;
@@ -130,7 +133,7 @@ impl Engine {
         };
         self.enter(id, &plan, options, io).map_err(|error| match error {
             Enter::Io(error) => failed(error),
-            Enter::Start(source) => EngineError::start(id, source),
+            Enter::Start(source) => EngineError::process("run the process in", id, source),
         })
     }
 
@@ -220,11 +223,14 @@ fn namespaces(record: &Record) -> i32 {
 /// The program of a container itself.
 pub(super) fn own_program(record: &Record, container: PathBuf) -> Program {
     let process = record.spec.process().clone().unwrap_or_default();
-    let profile = record.spec.linux().as_ref().is_some_and(|linux| linux.seccomp().is_some());
+    let profile = record.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
     let filter = match (record.default_seccomp, profile) {
         (true, _) => Filter::Default(bounding(process.capabilities().as_ref())),
-        (false, true) => Filter::File(container.join("seccomp.bpf")),
-        (false, false) => Filter::None,
+        // Flags that can not be had were refused when it was created.
+        (false, Some(profile)) => {
+            Filter::File(container.join("seccomp.bpf"), seccomp::flags(profile).unwrap_or_default())
+        }
+        (false, None) => Filter::None,
     };
     Program { process, user: record.user.clone(), groups: record.groups.clone(), filter }
 }
@@ -262,7 +268,7 @@ fn program(record: &Record, options: &ExecOptions, container: PathBuf) -> Result
         process.set_cwd(directory.into());
     }
     process.set_terminal(Some(options.tty));
-    process.set_console_size(None);
+    process.set_console_size(options.window.filter(|_| options.tty).map(Into::into));
     if options.privileged {
         if record.runtime != RuntimeKind::Jdos && program.filter != Filter::None {
             let why = "runc gives every process of a container the container's filter of system calls";
@@ -278,4 +284,33 @@ fn program(record: &Record, options: &ExecOptions, container: PathBuf) -> Result
         program.groups.clear();
     }
     if faults.is_empty() { Ok(program) } else { Err(EngineError::Spec(spec::SpecErrors(faults))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        layout::Layout,
+        options::{CreateOptions, RootSource, SeccompChoice},
+        seccomp::FilterFlags,
+        spec::Facts,
+    };
+
+    #[test]
+    fn a_profile_is_installed_with_its_flags() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::open(&folder.path().join("data"), Some(&folder.path().join("run"))).unwrap();
+        let mut options = CreateOptions::new(RootSource::Directory("/".into()), vec!["true".to_owned()]);
+        options.seccomp = SeccompChoice::Profile("given below".into());
+        let filter = |text: &str| {
+            let mut context = spec::Context::new(&layout, ContainerId::from_random([1; 16]), 1, Timestamp::UNIX_EPOCH);
+            context.seccomp = Some(seccomp::parse(text.as_bytes(), CapabilitySet::DOCKER).unwrap());
+            let built = spec::build(&options, &Facts::read().unwrap(), &context).unwrap();
+            own_program(&built.record, "/c".into()).filter
+        };
+        let file = |flags| Filter::File("/c/seccomp.bpf".into(), flags);
+        let text = r#"{"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_LOG"]}"#;
+        assert_eq!(filter(text), file(FilterFlags::LOG));
+        assert_eq!(filter(r#"{"defaultAction": "SCMP_ACT_ALLOW"}"#), file(FilterFlags::SPEC_ALLOW));
+    }
 }

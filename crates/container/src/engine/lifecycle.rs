@@ -3,6 +3,7 @@
 use super::{
     Engine,
     error::{At, EngineError},
+    hearing::ask_to_end,
     lock::Lock,
     remove::{AGAIN, ignore_missing},
 };
@@ -16,7 +17,6 @@ use crate::{
 };
 use jiff::Timestamp;
 use model::ContainerId;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::{fs, io::ErrorKind, os::fd::OwnedFd, path::Path, process::ExitCode, time::Duration};
 
 impl Engine {
@@ -37,7 +37,8 @@ impl Engine {
     }
 
     /// Sends the stop signal, waits for the grace (its own when `None`), then kills everything in it. Returns when all is
-    /// gone; one that does not run is left as it is.
+    /// gone; one that does not run is left as it is. Who can not hear the signal has the whole grace as well, and is told again
+    /// when it can.
     ///
     /// # Errors
     /// [`EngineError::Cgroup`] when it can not be killed.
@@ -46,11 +47,12 @@ impl Engine {
         let Some(state) = self.observe(id)?.state else { return Ok(()) };
         let grace = grace.unwrap_or(Duration::from_secs(u64::from(record.stop_timeout)));
         if let Some(init) = self.init(state.pid, state.start_time)? {
-            process::send_signal(&init, record.stop_signal).at("send a signal to", &self.layout.running(id))?;
-            if self.frozen(&state).map_err(|source| EngineError::cgroup("stop", id, source))? {
-                self.resume(id)?;
-            }
-            if !ends_within(&init, grace).at("wait for", &self.layout.running(id))? {
+            let folder = self.layout.running(id);
+            let thaw = || match self.frozen(&state).map_err(|source| EngineError::cgroup("stop", id, source))? {
+                true => self.resume(id),
+                false => Ok(()),
+            };
+            if !ask_to_end((state.pid, &init), record.stop_signal, grace, &folder, thaw)? {
                 self.end_now(id)?;
             }
         }
@@ -98,7 +100,7 @@ impl Engine {
                 Some(state) => {
                     // Its monitor was killed: give it another, which will say how it ended.
                     match self.try_lock(id)? {
-                        Some(lock) => self.replace_monitor(id, &state, &lock)?,
+                        Some(lock) => drop(self.replace_monitor(id, &state, &lock)?),
                         None => continue,
                     }
                 }
@@ -169,16 +171,21 @@ impl Engine {
         }
         let exit = self.layout.container(id).join("exit");
         if state.is_some() && self.layout.container(id).exists() && !exit.exists() {
-            // Nobody saw it end: that it has is all there is to say.
-            let text = format!("-1 {} 0 0\n", Timestamp::now().as_nanosecond());
-            fs::write(&exit, text).at("write", &exit)?;
+            self.ended_unseen(id)?;
         }
         self.remove_running(id)
     }
 
+    /// Nobody saw it end: that it has is all there is to say.
+    pub(super) fn ended_unseen(&self, id: &ContainerId) -> Result<(), EngineError> {
+        let (begun, exit) = (self.begun(id), self.layout.container(id).join("exit"));
+        fs::write(&begun, format!("-1 {} 0 0\n", Timestamp::now().as_nanosecond())).at("write", &begun)?;
+        fs::rename(&begun, &exit).at("write", &exit)
+    }
+
     /// Removes the run folder, its lock last: until then nobody else can hold one, and after that whoever makes a new one
     /// keeps it, and the folder with it.
-    fn remove_running(&self, id: &ContainerId) -> Result<(), EngineError> {
+    pub(super) fn remove_running(&self, id: &ContainerId) -> Result<(), EngineError> {
         let folder = self.layout.running(id);
         for entry in fs::read_dir(&folder).at("list", &folder)? {
             let entry = entry.at("list", &folder)?;
@@ -200,22 +207,6 @@ impl Engine {
         match fs::remove_dir(&folder) {
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty) => Ok(()),
             done => done.at("remove", &folder),
-        }
-    }
-}
-
-/// Whether a process ends in time.
-fn ends_within(init: &OwnedFd, grace: Duration) -> rustix::io::Result<bool> {
-    let end = std::time::Instant::now() + grace;
-    loop {
-        let left = end.saturating_duration_since(std::time::Instant::now());
-        let timeout =
-            Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() };
-        match poll(&mut [PollFd::new(init, PollFlags::IN)], Some(&timeout)) {
-            Ok(0) => return Ok(false),
-            Ok(_) => return Ok(true),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(errno),
         }
     }
 }

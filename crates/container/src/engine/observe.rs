@@ -13,7 +13,12 @@ use crate::{
 use jiff::Timestamp;
 use model::{ContainerId, ContainerName};
 use serde::Serialize;
-use std::{fmt, fs, io};
+use std::{
+    fmt, fs,
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::PathBuf,
+};
 
 /// Where in its life a container is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -91,6 +96,19 @@ impl Engine {
         }
     }
 
+    /// Replaces the recorded state. The holder of the lock may; it stays root's alone to write.
+    pub(super) fn store_state(&self, id: &ContainerId, state: &State) -> Result<(), EngineError> {
+        let path = self.layout.running(id).join("state.json");
+        let temporary = path.with_extension("json.tmp");
+        let write = || -> io::Result<()> {
+            let mut options = fs::OpenOptions::new();
+            let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+            file.write_all(&serde_json::to_vec(state)?)?;
+            fs::rename(&temporary, &path)
+        };
+        write().at("write", &path)
+    }
+
     pub(super) fn observe(&self, id: &ContainerId) -> Result<Observed, EngineError> {
         let supervised = self.is_locked(id)?;
         let lives = |state: &State| identity::is(state.pid, state.start_time, &state.cgroup) && state.was_let_go();
@@ -119,12 +137,18 @@ impl Engine {
         }
     }
 
+    /// What a monitor makes when it begins, and renames to the exit file when the container ends.
+    pub(super) fn begun(&self, id: &ContainerId) -> PathBuf {
+        self.layout.container(id).join("exit.tmp")
+    }
+
     fn at_rest(&self, id: &ContainerId, supervised: bool) -> Result<Status, EngineError> {
         let path = self.layout.container(id).join("exit");
         Ok(match (supervised, path.exists()) {
             (_, true) => Status::Exited,
             (true, false) if self.state(id)?.is_some_and(|state| state.was_let_go()) => Status::Exited, // and its monitor is about to say how
             (true, false) => Status::Starting,
+            (false, false) if self.begun(id).exists() => Status::Exited, // in a power cut
             (false, false) => Status::Created,
         })
     }

@@ -1,7 +1,8 @@
 //! Closing the gap between what is recorded and what there is: the one path of recovery.
 //!
 //! What has a record and runs without a monitor is given one; what is recorded as running and does not is cleared away;
-//! what has no record goes. Twice is the same as once, and any process may do it at any time.
+//! what has no record goes. Twice is the same as once, and any process may do it at any time. What can not be mended is
+//! told, and keeps nothing else from being mended.
 
 use super::{
     Engine,
@@ -13,11 +14,13 @@ use super::{
 use crate::{
     cgroup::Host,
     monitor,
+    network::NetworkError,
     options::RuntimeKind,
     record::Record,
     runtime::{identity, number, shim},
     state::State,
     sys::process,
+    volume::Volumes,
 };
 use model::{ContainerId, ContainerName};
 use rustix::fs::{FlockOperation, Mode, OFlags, open};
@@ -38,60 +41,164 @@ pub struct Reconciled {
     pub monitors_replaced: Vec<String>,
     /// What was cleared away.
     pub swept: Vec<String>,
+    /// What could not be mended, or not in full; the next call tries again.
+    pub troubles: Vec<Trouble>,
+}
+
+/// One thing that could not be mended, or not in full.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Trouble {
+    /// The container whose it is; absent when it is nobody's in particular.
+    pub container: Option<ContainerId>,
+    /// Its name, where it has one.
+    pub name: Option<ContainerName>,
+    /// What went wrong, on what.
+    pub message: String,
+    /// Causes, outermost first.
+    pub why: Vec<String>,
+}
+
+impl Trouble {
+    fn new(error: &dyn std::error::Error) -> Self {
+        let causes = std::iter::successors(error.source(), |&cause| cause.source()).map(ToString::to_string);
+        Self { container: None, name: None, message: error.to_string(), why: causes.collect() }
+    }
+    fn of(record: &Record, error: &dyn std::error::Error) -> Self {
+        Self { container: Some(record.id.clone()), name: Some(record.name.clone()), ..Self::new(error) }
+    }
+}
+
+impl Reconciled {
+    /// Notes what failed, so that the rest is done all the same.
+    fn note(&mut self, result: Result<(), EngineError>) {
+        self.troubles.extend(result.err().map(|error| Trouble::new(&error)));
+    }
 }
 
 impl Engine {
-    /// Looks at everything once and mends it.
+    /// Looks at everything once and mends it. What can not be mended is among the [`Reconciled::troubles`]; everything else
+    /// is mended all the same.
     ///
     /// # Errors
-    /// The first; what was done before it stays done, and the next call goes on.
+    /// [`EngineError::File`] when the containers can not be listed.
     pub fn reconcile(&self) -> Result<Reconciled, EngineError> {
         let mut done = Reconciled::default();
         let mut live = Vec::new();
         let runs = self.layout.run().join("containers");
         for id in entries::<ContainerId>(&runs)? {
-            let Some(lock) = self.try_lock(&id)? else {
-                if self.observe(&id)?.state.is_some() {
-                    done.adopted.push(id.to_string());
-                }
-                live.push(id); // being started or ended counts: its holder clears away itself
-                continue;
-            };
-            let record = match self.record(&id) {
-                Ok(record) => Some(record),
-                Err(EngineError::NotFound { .. }) => None,
-                Err(error) => return Err(error),
-            };
-            match (record, self.observe(&id)?.state) {
-                (Some(_), Some(state)) => {
-                    self.replace_monitor(&id, &state, &lock)?;
-                    done.monitors_replaced.push(id.to_string());
-                    done.adopted.push(id.to_string());
-                    live.push(id);
-                }
-                (record, _) => {
-                    self.end_now(&id)?;
-                    self.finish(&id, &lock)?;
-                    if let Some(record) = record.filter(|record| record.remove) {
-                        self.forget(&record)?;
-                    }
-                    done.swept.push(format!("run of {id}"));
+            match self.mend(&id, &mut done) {
+                Ok(false) => {}
+                Ok(true) => live.push(id),
+                Err(error) => {
+                    let trouble = Trouble { container: Some(id.clone()), ..Trouble::new(&error) };
+                    done.troubles.push(Trouble { name: self.record(&id).ok().map(|record| record.name), ..trouble });
+                    live.push(id); // what is not known to be over keeps its network
                 }
             }
         }
-        self.sweep_groups(&mut done)?;
-        self.sweep_folders(&mut done)?;
-        for entry in fs::read_dir(self.layout.users()).at("list", &self.layout.users())? {
-            let path = entry.at("list", &self.layout.users())?.path();
-            if self.forget_users(&path, None)? {
-                done.swept.push(format!("user ids {}", path.display()));
-            }
-        }
-        self.sweep_programs(&mut done)?;
-        self.networks_of().reconcile(&live).map_err(EngineError::network)?;
-        self.remove_parent_group()?;
+        let swept = self.sweep_records(&mut done);
+        done.note(swept);
+        let swept = self.sweep_groups(&mut done);
+        done.note(swept);
+        let swept = self.sweep_folders(&mut done);
+        done.note(swept);
+        let swept = self.sweep_users(&mut done);
+        done.note(swept);
+        let swept = self.sweep_programs(&mut done);
+        done.note(swept);
+        done.note(self.networks_of().reconcile(&live).map(drop).map_err(EngineError::network));
+        done.note(self.remove_parent_group());
         done.adopted.sort();
         Ok(done)
+    }
+
+    /// Mends what one run folder stands for; whether its container is alive.
+    fn mend(&self, id: &ContainerId, done: &mut Reconciled) -> Result<bool, EngineError> {
+        let Some(lock) = self.try_lock(id)? else {
+            if self.observe(id)?.state.is_some() {
+                done.adopted.push(id.to_string());
+            }
+            return Ok(true); // being started or ended counts: its holder clears away itself
+        };
+        let record = match self.record(id) {
+            Ok(record) => Some(record),
+            Err(EngineError::NotFound { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        match (record, self.observe(id)?.state) {
+            (Some(record), Some(state)) => {
+                let lost = self.replace_monitor(id, &state, &lock)?;
+                done.troubles.extend(lost.iter().map(|error| Trouble::of(&record, error)));
+                done.monitors_replaced.push(id.to_string());
+                done.adopted.push(id.to_string());
+                Ok(true)
+            }
+            (record, _) => {
+                self.end_now(id)?;
+                self.finish(id, &lock)?;
+                if let Some(record) = record.filter(|record| record.remove) {
+                    self.forget(&record)?;
+                }
+                done.swept.push(format!("run of {id}"));
+                Ok(false)
+            }
+        }
+    }
+
+    /// Containers without a run folder that are not what their record says: those that a power cut has ended, and those
+    /// that were to be removed at their end and will not come to it.
+    fn sweep_records(&self, done: &mut Reconciled) -> Result<(), EngineError> {
+        for id in self.ids()? {
+            match self.sweep_record(&id) {
+                Ok(swept) => done.swept.extend(swept),
+                Err(EngineError::NotFound { .. }) => {}
+                Err(error) => {
+                    done.troubles.push(Trouble { container: Some(id), ..Trouble::new(&error) });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn sweep_record(&self, id: &ContainerId) -> Result<Option<String>, EngineError> {
+        let look = || -> Result<_, EngineError> {
+            let record = self.record(id)?;
+            let ended = self.layout.container(id).join("exit").exists();
+            let cut_off = self.begun(id).exists() && !ended;
+            let over = record.remove && (record.claimed || cut_off || ended);
+            Ok((over || cut_off).then_some((record, over)))
+        };
+        if self.layout.running(id).exists() || look()?.is_none() {
+            return Ok(None);
+        }
+        let Some(lock) = self.try_lock(id)? else { return Ok(None) };
+        // Once more, now that nobody changes it.
+        match (self.observe(id)?.state, look()?) {
+            (None, Some((record, true))) => {
+                self.finish(id, &lock)?;
+                self.forget(&record)?;
+                Ok(Some(format!("container {id}")))
+            }
+            (None, Some((_, false))) => {
+                self.ended_unseen(id)?;
+                self.finish(id, &lock)?;
+                Ok(Some(format!("run of {id}")))
+            }
+            _ => Ok(None), // whoever was quicker has done it
+        }
+    }
+
+    /// Ranges of user ids whose container does not run.
+    fn sweep_users(&self, done: &mut Reconciled) -> Result<(), EngineError> {
+        for entry in fs::read_dir(self.layout.users()).at("list", &self.layout.users())? {
+            let path = entry.at("list", &self.layout.users())?.path();
+            match self.forget_users(&path, None) {
+                Ok(true) => done.swept.push(format!("user ids {}", path.display())),
+                Ok(false) => {}
+                Err(error) => done.note(Err(error)),
+            }
+        }
+        Ok(())
     }
 
     /// Control groups of ours that belong to nothing that runs.
@@ -106,9 +213,15 @@ impl Engine {
             if self.layout.running(&id).exists() {
                 continue;
             }
-            let group = host.open(&format!("{tag}/{name}")).map_err(fail)?;
-            group.kill().and_then(|()| group.remove()).map_err(fail)?;
-            done.swept.push(format!("control groups of {id}"));
+            let clear = || {
+                let group = host.open(&format!("{tag}/{name}"))?;
+                group.kill()?;
+                group.remove()
+            };
+            match clear().map_err(fail) {
+                Ok(()) => done.swept.push(format!("control groups of {id}")),
+                Err(error) => done.note(Err(error)),
+            }
         }
         Ok(())
     }
@@ -119,10 +232,13 @@ impl Engine {
         let recorded = self.ids()?;
         for id in entries::<ContainerId>(&self.layout.data().join("containers"))? {
             if !recorded.contains(&id) && !self.layout.running(&id).exists() {
-                self.discard(&id)?;
-                done.swept.push(format!("folder of {id}"));
+                match self.discard(&id) {
+                    Ok(()) => done.swept.push(format!("folder of {id}")),
+                    Err(error) => done.note(Err(error)),
+                }
             }
         }
+        done.swept.extend(Volumes::new(&self.layout).sweep().map_err(|source| EngineError::Volumes { source })?);
         for name in entries::<ContainerName>(&self.layout.data().join("names"))? {
             let path = self.layout.name(&name);
             let target = fs::read_link(&path).unwrap_or_default();
@@ -148,12 +264,20 @@ impl Engine {
         Ok(())
     }
 
-    /// Gives a running container a new monitor, which holds the lock from now on.
-    pub(super) fn replace_monitor(&self, id: &ContainerId, state: &State, lock: &Lock) -> Result<(), EngineError> {
+    /// Gives a running container a new monitor, which holds the lock from now on. A published port that somebody else has
+    /// taken meanwhile is no reason to leave the container without: packets are led to it as before, since the rule for that
+    /// is still there. Gives what says so, which `inspect` shows
+    /// from then on.
+    pub(super) fn replace_monitor(
+        &self,
+        id: &ContainerId,
+        state: &State,
+        lock: &Lock,
+    ) -> Result<Vec<NetworkError>, EngineError> {
         let record = self.record(id)?;
         let running = self.layout.running(id);
         let Some(init) = identity::open(state.pid, state.start_time).at("open", Path::new("/proc"))? else {
-            return Ok(()); // it has just ended; whoever waits clears away
+            return Ok(Vec::new()); // it has just ended; whoever waits clears away
         };
         let start = |failure| EngineError::start(id, failure);
         let listen = shim::listen_at(&running).map_err(start)?;
@@ -164,7 +288,18 @@ impl Engine {
         let input = open_at("in", OFlags::WRONLY).ok(); // its reader may be gone, or there was never one
         let null =
             open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).at("open", Path::new("/dev/null"))?;
-        let reserved: Vec<OwnedFd> = self.networks_of().reserve(&record.ports).map_err(EngineError::network)?;
+        let (mut reserved, mut lost): (Vec<OwnedFd>, _) = (Vec::new(), Vec::new());
+        for port in &record.ports {
+            match self.networks_of().reserve(std::slice::from_ref(port)) {
+                Ok(held) => reserved.extend(held),
+                Err(error) => lost.push(error),
+            }
+        }
+        if !lost.is_empty() {
+            let mut state = state.clone();
+            state.warnings.extend(lost.iter().map(|error| format!("its port is not held any more: {error}")));
+            self.store_state(id, &state)?;
+        }
         let group = Host::detect()
             .and_then(|host| host.open(&state.cgroup))
             .map_err(|source| EngineError::cgroup("adopt", id, source))?;
@@ -209,7 +344,7 @@ impl Engine {
         let words = arguments.to_argv().at("run", &program)?;
         process::spawn(&path, &words, &[], &descriptors).at("run", &program)?;
         tracing::debug!(%id, listen = listen.as_raw_fd(), "replaced the monitor");
-        Ok(())
+        Ok(lost)
     }
 
     /// Files that go when this run ends.

@@ -1,11 +1,11 @@
 //! Removing containers.
 
 use super::{
-    Engine, Status,
+    Engine, Inspect, Status,
     error::{At, EngineError},
 };
 use crate::{cgroup, record::Record};
-use model::{ContainerId, ContainerName};
+use model::{ContainerId, ContainerName, NetworkMode};
 use rustix::fs::FlockOperation;
 use std::{
     fs, io,
@@ -49,10 +49,15 @@ impl Engine {
         self.forget(&record)
     }
 
-    /// Removes the name and the data folder of a container.
+    /// Removes the name and the data folder of a container. One that was given no name gives its addresses back: nobody will
+    /// ask for them again.
     pub(super) fn forget(&self, record: &Record) -> Result<(), EngineError> {
         self.free_name(&record.name, &record.id)?;
         self.discard(&record.id)?;
+        // Last: if this is cut off, the next sweep finds a lease of nobody.
+        if let (false, NetworkMode::Bridge(network)) = (record.named, &record.network) {
+            self.networks_of().release(network, record.identity()).map_err(EngineError::network)?;
+        }
         self.remove_parent_group()
     }
 
@@ -70,14 +75,14 @@ impl Engine {
         })
     }
 
-    /// Removes all that have ended; gives their ids.
+    /// Removes all that do not run, be it that they have ended or were never started, and are chosen; gives their ids.
     ///
     /// # Errors
     /// The first one's; those before it are gone.
-    pub fn prune(&self) -> Result<Vec<ContainerId>, EngineError> {
+    pub fn prune(&self, chosen: impl Fn(&Inspect) -> bool) -> Result<Vec<ContainerId>, EngineError> {
         let mut gone = Vec::new();
         for one in self.list()? {
-            if one.status != Status::Exited {
+            if !matches!(one.status, Status::Created | Status::Exited) || !chosen(&one) {
                 continue;
             }
             match self.remove(&one.id, false) {

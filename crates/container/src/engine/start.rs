@@ -1,20 +1,22 @@
 //! Starting: from a record to a plan, and a shim that follows it.
 
 use super::{
-    Engine, Status,
+    Claim, Engine, HANDOVER, Status,
     error::{At, EngineError},
     exec::plan_file,
-    remove::ignore_missing,
+    lock::Lock,
+    remove::{AGAIN, ignore_missing},
 };
 use crate::{
     attach, monitor,
     network::{Lease, etc},
-    options::RuntimeKind,
+    options::{RuntimeKind, WindowSize},
     plan::{Plan, UserPlan},
     record::Record,
     runtime::{self, Report, Role, number},
     spec::{self, SpecErrors},
     state::Addresses,
+    volume,
 };
 use model::{ContainerId, NetworkMode};
 use rustix::{
@@ -25,6 +27,7 @@ use std::{
     fs,
     os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd},
     path::{Path, PathBuf},
+    time::Instant,
 };
 
 /// A container whose program runs.
@@ -38,31 +41,75 @@ pub struct Started {
     pub warnings: Vec<String>,
 }
 
+/// Somebody who is connected from before the program runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Viewer {
+    /// The size of its window: a terminal, if the container has one, is of this size from the first moment.
+    pub window: Option<WindowSize>,
+}
+
 impl Engine {
     /// Starts a container that does not run. When it fails nothing of the run is left.
     ///
     /// # Errors
     /// [`EngineError::WrongState`] when it runs, [`EngineError::Network`] for a port in use, [`EngineError::Start`] with
     /// what failed, [`EngineError::Spec`] when its runtime is not there.
-    pub fn start(&self, id: &ContainerId, attach: bool) -> Result<Started, EngineError> {
+    pub fn start(&self, id: &ContainerId) -> Result<Started, EngineError> {
+        self.begin(id, None)
+    }
+
+    /// As [`Engine::start`], with a connection that misses nothing of its output. Its terminal, if it has one, is of the
+    /// size of this window from the first moment.
+    ///
+    /// # Errors
+    /// Those of [`Engine::start`].
+    pub fn start_attached(&self, id: &ContainerId, window: Option<WindowSize>) -> Result<Started, EngineError> {
+        self.begin(id, Some(Viewer { window }))
+    }
+
+    fn begin(&self, id: &ContainerId, viewer: Option<Viewer>) -> Result<Started, EngineError> {
         let record = self.record(id)?;
         if let RuntimeKind::Runc(runc) = &record.runtime {
             runc.is_there().map_err(|fault| EngineError::Spec(SpecErrors(vec![fault])))?;
         }
         let wrong = || EngineError::WrongState { doing: "start", id: id.short().to_owned(), status: Status::Running };
-        let Some(lock) = self.try_lock(id)? else {
-            return Err(if self.observe(id)?.state.is_some() { wrong() } else { EngineError::busy("start", id) });
+        let deadline = Instant::now() + HANDOVER;
+        let lock = loop {
+            if let Some(lock) = self.try_lock(id)? {
+                break lock;
+            }
+            if self.observe(id)?.state.is_some() {
+                return Err(wrong());
+            }
+            // What it was has ended, and is being cleared away; or another process starts it.
+            if Instant::now() >= deadline {
+                return Err(EngineError::busy("start", id));
+            }
+            std::thread::sleep(AGAIN);
         };
         if let Some(state) = self.observe(id)?.state {
             self.replace_monitor(id, &state, &lock)?;
             return Err(wrong());
         }
+        self.start_locked(&record, &lock, viewer)
+    }
+
+    /// Starts what was created to be started.
+    ///
+    /// # Errors
+    /// As [`Engine::start`].
+    pub fn start_claimed(&self, claim: Claim, viewer: Option<Viewer>) -> Result<Started, EngineError> {
+        self.start_locked(&self.record(&claim.id)?, &claim.lock, viewer)
+    }
+
+    fn start_locked(&self, record: &Record, lock: &Lock, viewer: Option<Viewer>) -> Result<Started, EngineError> {
+        let id = &record.id;
         ignore_missing(fs::remove_file(self.layout.container(id).join("exit")))
             .at("remove", &self.layout.container(id))?;
-        match self.launch(&record, lock.as_fd(), attach) {
+        match self.launch(record, lock.as_fd(), viewer) {
             Ok(started) => Ok(started),
             Err(error) => {
-                if let Err(rest) = self.finish(id, &lock) {
+                if let Err(rest) = self.finish(id, lock) {
                     tracing::warn!(error = %rest, %id, "the rest of a failed start is left to the next sweep");
                 }
                 Err(error)
@@ -70,8 +117,12 @@ impl Engine {
         }
     }
 
-    fn launch(&self, record: &Record, lock: BorrowedFd<'_>, attach: bool) -> Result<Started, EngineError> {
+    fn launch(&self, record: &Record, lock: BorrowedFd<'_>, viewer: Option<Viewer>) -> Result<Started, EngineError> {
         let id = &record.id;
+        if !record.chown.is_empty() {
+            volume::with_root(&record.root, &self.layout.container(id), |root| volume::own(record, root))
+                .map_err(|source| EngineError::volume(id, source))?;
+        }
         let network = EngineError::network;
         let networks = self.networks_of();
         let lease = match &record.network {
@@ -88,8 +139,11 @@ impl Engine {
             }
             _ => Vec::new(),
         };
-        let plan = self.plan(record, lease, reserved.len(), attach)?;
-        let result = self.run_shim(&plan, lock, &reserved, attach);
+        let mut plan = self.plan(record, lease, reserved.len(), viewer.is_some())?;
+        if let Some(window) = viewer.and_then(|viewer| viewer.window).filter(|_| record.tty()) {
+            plan.program.process.set_console_size(Some(window.into()));
+        }
+        let result = self.run_shim(&plan, lock, &reserved, viewer.is_some());
         if let (Err(_), UserPlan::Leased { base, .. }) = (&result, &plan.users) {
             self.forget_users(&self.layout.users().join((base / super::users::SIZE).to_string()), Some(id))?;
         }

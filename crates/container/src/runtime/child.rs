@@ -54,6 +54,7 @@ fn try_run(inputs: Inputs<'_>) -> Result<std::convert::Infallible, Failure> {
     let Inputs { plan, control, .. } = inputs;
     let spec = &plan.record.spec;
     die_with_the_shim()?;
+    program::hide()?; // from those in a pid namespace that it was born into, and did not make
     setsid().during("start", "a session")?;
     // In this mount namespace, and while this is still the host's root: the way there may be closed to others.
     let stage = mounts::stage(&plan.running)?;
@@ -126,6 +127,7 @@ pub fn become_root() -> Result<(), Failure> {
     set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT).during("become", "group 0")?;
     set_thread_groups(&[]).during("drop", "supplementary groups")?;
     set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT).during("become", "user 0")?;
+    program::hide()?;
     die_with_the_shim()
 }
 
@@ -170,11 +172,11 @@ pub fn streams(
     let [input, output, error] = match terminal {
         Some(slave) => {
             ioctl_tiocsctty(slave).during("take", "the terminal")?;
-            resolved.own_streams(&[slave])?;
+            resolved.own_terminal(slave)?;
             [slave; 3]
         }
         None => {
-            resolved.own_streams(&streams)?;
+            resolved.own_pipes(&streams)?;
             streams
         }
     };

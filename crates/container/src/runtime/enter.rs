@@ -58,7 +58,6 @@ pub fn enter(plan: &ExecPlan, report: BorrowedFd<'_>) -> Result<i32, Failure> {
     let failed = |error| Failure::new(FailureKind::Failed, "open", "the container's control groups", error);
     let tasks = cgroup.task_files().map_err(failed)?;
     let unified = cgroup.unified_fd().map_err(failed)?;
-    // Whoever may trace this process from inside in spite of what is done below finds no folder of the host in it.
     drop(cgroup);
     let filter = program::read_filter(&plan.program)?;
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
@@ -73,22 +72,29 @@ pub fn enter(plan: &ExecPlan, report: BorrowedFd<'_>) -> Result<i32, Failure> {
     if let Some(score) = plan.oom_score_adj {
         fs::write("/proc/self/oom_score_adj", score.to_string()).during("set oom_score_adj to", score)?;
     }
-    // Set while /proc is still the host's. Nobody inside may trace this process or read what it holds (CVE-2016-9962).
-    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
-        .during("hide from", "the container")?;
-    let namespaces = ThreadNameSpaceType::from_bits_retain(plan.namespaces.unsigned_abs());
-    move_into_thread_name_spaces(init.as_fd(), namespaces).during("enter", "the container's namespaces")?;
-    drop(init);
-    // Born in its pid namespace; the groups are joined by the child itself, so that it counts against their limits.
-    let side = process::clone(0, unified.as_ref().map(AsFd::as_fd)).during("clone", "a process of the container")?;
-    let (pid, pidfd) = match side {
+    program::hide()?;
+    let (birth, told) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .during("open", "a socket")?;
+    // Two steps, because whoever may trace the process from inside (with CAP_SYS_PTRACE) may do so from its birth on: a first
+    // one is born in the container's v2 group and nowhere else, lets go of what leads back to the host, enters, and has the
+    // process born as a child of this one. The kernel also lets nobody into a group from within its namespace.
+    let first = process::clone(0, unified.as_ref().map(AsFd::as_fd)).during("clone", "the way into the container")?;
+    let first = match first {
         Side::Child => {
-            drop(ours);
-            run(plan, theirs.as_fd(), &tasks, filter)
+            drop((ours, birth, unified));
+            let told = step_in(plan, init, theirs.as_fd(), told, &tasks, filter);
+            process::exit(i32::from(told.is_err())) // when nobody hears it, nobody waits for it either
         }
-        Side::Parent { pid, pidfd } => (pid, pidfd),
+        Side::Parent { pidfd, .. } => pidfd,
     };
-    drop((theirs, tasks, unified));
+    drop((theirs, told, init, tasks, unified));
+    let born = message::receive(birth.as_fd()).during("hear", "the way into the container")?;
+    reap(&first)?;
+    let (pid, pidfd) = match born {
+        Some((Word::Born(pid), mut descriptors)) => (pid, descriptors.pop().ok_or_else(gone)?),
+        Some((Word::Failed(failure), _)) => return Err(failure),
+        Some(_) | None => return Err(gone()),
+    };
     let fail = |word| Failure::new(FailureKind::Failed, "enter", "the container", format!("the child said {word:?}"));
     let result = match message::receive(ours.as_fd()).during("hear", "the child")? {
         Some((Word::Ready, master)) => {
@@ -117,6 +123,35 @@ pub fn enter(plan: &ExecPlan, report: BorrowedFd<'_>) -> Result<i32, Failure> {
         }
     }
     reap(&pidfd)
+}
+
+/// Enters the container's namespaces, has its process born there and tells of it.
+fn step_in(
+    plan: &ExecPlan,
+    init: OwnedFd,
+    control: BorrowedFd<'_>,
+    told: OwnedFd,
+    tasks: &[OwnedFd],
+    filter: Option<Vec<u8>>,
+) -> io::Result<()> {
+    let enter = || {
+        child::die_with_the_shim()?;
+        let namespaces = ThreadNameSpaceType::from_bits_retain(plan.namespaces.unsigned_abs());
+        move_into_thread_name_spaces(init.as_fd(), namespaces).during("enter", "the container's namespaces")?;
+        drop(init);
+        program::limit(&plan.program)?;
+        program::hide()?;
+        // Born in its pid namespace; v1 groups are joined by the child itself, so that it counts against their limits.
+        process::clone_sibling().during("clone", "a process of the container")
+    };
+    match enter() {
+        Ok(Side::Child) => {
+            drop(told); // whoever listens is to hear the end of this one's parent
+            run(plan, control, tasks, filter)
+        }
+        Ok(Side::Parent { pid, pidfd }) => message::send(told.as_fd(), &Word::Born(pid), &[pidfd.as_fd()]),
+        Err(failure) => message::send(told.as_fd(), &Word::Failed(failure), &[]),
+    }
 }
 
 /// Waits for the end of a child; gives its wait status.
@@ -160,10 +195,15 @@ fn try_run(
         if found != DEVPTS_SUPER_MAGIC {
             return Err(Failure::new(FailureKind::Invalid, "open a terminal in", "/dev/pts", "it is not a devpts"));
         }
-        Some(mounts::terminal(pts.as_fd())?)
+        let (master, slave) = mounts::terminal(pts.as_fd())?;
+        if let Some(size) = plan.program.process.console_size() {
+            child::resize(master.as_fd(), size.height(), size.width())?;
+        }
+        Some((master, slave))
     } else {
         None
     };
+    program::require_directory(plan.program.process.cwd())?;
     let resolved = program::resolve(&plan.program, filter)?;
     let master: Vec<_> = terminal.iter().map(|(master, _)| master.as_fd()).collect();
     message::send(control, &Word::Ready, &master).during("tell", "the manager")?;

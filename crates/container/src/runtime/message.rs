@@ -110,6 +110,8 @@ pub enum Word {
     Ready,
     /// Shim: execute.
     Go,
+    /// Who enters a container: its process was born; the descriptor refers to it.
+    Born(i32),
     /// Child: it went wrong.
     Failed(Failure),
 }

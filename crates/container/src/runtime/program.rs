@@ -33,6 +33,7 @@ use std::{
 pub struct Resolved {
     identity: Identity,
     filter: Vec<u8>,
+    flags: FilterFlags,
 }
 
 /// Who a program runs as, by the container's own files, which `read` gives.
@@ -62,19 +63,63 @@ pub fn resolve(program: &Program, filter: Option<Vec<u8>>) -> Result<Resolved, F
     let filter = match &program.filter {
         Filter::None => Vec::new(),
         Filter::Default(capabilities) => seccomp::default_program(capabilities).into_owned(),
-        Filter::File(path) => {
+        Filter::File(path, _) => {
             filter.ok_or_else(|| Failure::new(FailureKind::Failed, "read filter", path.display(), "it was not read"))?
         }
     };
-    Ok(Resolved { identity, filter })
+    let flags = match &program.filter {
+        Filter::File(_, flags) => *flags,
+        Filter::None | Filter::Default(_) => FilterFlags::NONE,
+    };
+    Ok(Resolved { identity, filter, flags })
 }
 
 /// The compiled filter of a program, read from the host's file.
 pub fn read_filter(program: &Program) -> Result<Option<Vec<u8>>, Failure> {
     match &program.filter {
-        Filter::File(path) => std::fs::read(path).map(Some).during("read filter", path.display()),
+        Filter::File(path, _) => std::fs::read(path).map(Some).during("read filter", path.display()),
         Filter::None | Filter::Default(_) => Ok(None),
     }
+}
+
+/// What becoming a program takes, whatever it may do itself: its terminal is given to its user, its files are looked up, its
+/// folder is made, users and capabilities are changed.
+const TAKEN: [u8; 5] = [0, 1, 6, 7, 8]; // CHOWN, DAC_OVERRIDE, SETGID, SETUID, SETPCAP
+const SYS_ADMIN: u8 = 21;
+
+/// Keeps what this program may do and what becoming it takes, and gives the rest up for good. To be called before a process
+/// is visible to who may trace it: what is taken over then can do little that its tracer can not do anyway. Without
+/// `no_new_privs` loading a filter takes CAP_SYS_ADMIN, which is kept for it.
+pub fn limit(program: &Program) -> Result<(), Failure> {
+    let sets = Sets::of(program.process.capabilities().as_ref());
+    let loads = !program.process.no_new_privileges().unwrap_or(false) && program.filter != Filter::None;
+    let taken = TAKEN.into_iter().chain(loads.then_some(SYS_ADMIN)).fold(0, |bits, number| bits | 1 << number);
+    let kept = CapabilitySet(sets.permitted.0 | sets.bounding.0 | taken);
+    for capability in Capability::all().filter(|one| !kept.contains(*one)) {
+        drop_from_bounding_set(capability)?;
+    }
+    let held = rustix::thread::capabilities(None).during("read", "capabilities")?;
+    let bits = Bits::from_bits_retain(kept.0);
+    let left = CapabilitySets {
+        effective: held.effective.intersection(bits),
+        permitted: held.permitted.intersection(bits),
+        inheritable: held.inheritable.intersection(bits),
+    };
+    set_capabilities(None, left).during("give up", "capabilities")
+}
+
+fn drop_from_bounding_set(capability: Capability) -> Result<(), Failure> {
+    match remove_capability_from_bounding_set(Bits::from_bits_retain(1 << capability.number())) {
+        Ok(()) | Err(rustix::io::Errno::INVAL) => Ok(()), // a kernel that does not know it yet can not give it
+        Err(errno) => Err(errno).during("drop capability", capability),
+    }
+}
+
+/// Nobody without CAP_SYS_PTRACE may trace this process or read what it holds, until it executes the program
+/// (CVE-2016-9962). A change of users may undo it (`fs.suid_dumpable`), so it is said again after each.
+pub fn hide() -> Result<(), Failure> {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).during("hide from", "the container")
 }
 
 /// A file beneath a root, as far as it is looked at; empty when there is none.
@@ -98,22 +143,29 @@ pub fn read_file(file: OwnedFd, path: &Path) -> Result<Vec<u8>, Failure> {
 }
 
 impl Resolved {
-    /// Gives pipes and terminals to the user, so that `/dev/stdout` can be opened by its name inside. Anything else, such
-    /// as the host's null device, keeps its owner.
-    pub fn own_streams(&self, streams: &[BorrowedFd<'_>]) -> Result<(), Failure> {
-        let owner = (Some(Uid::from_raw(self.identity.uid)), Some(Gid::from_raw(self.identity.gid)));
+    /// Gives a terminal of the container's own to the user.
+    pub fn own_terminal(&self, slave: BorrowedFd<'_>) -> Result<(), Failure> {
+        self.own(slave)
+    }
+
+    /// Gives pipes to the user, so that `/dev/stdout` can be opened by its name inside. Anything else keeps its owner: the
+    /// host's null device, and the terminal of whoever calls, which another user of the host could open otherwise.
+    pub fn own_pipes(&self, streams: &[BorrowedFd<'_>]) -> Result<(), Failure> {
         for stream in streams {
             let found = fstat(*stream).during("look at", "a standard stream")?;
-            if FileType::from_raw_mode(found.st_mode) != FileType::Fifo && !rustix::termios::isatty(*stream) {
-                continue;
-            }
-            match fchown(*stream, owner.0, owner.1) {
-                // An inherited pipe may belong to somebody else; the program can use it all the same.
-                Ok(()) | Err(rustix::io::Errno::PERM | rustix::io::Errno::INVAL) => {}
-                Err(errno) => return Err(errno).during("give to the user", "a standard stream"),
+            if FileType::from_raw_mode(found.st_mode) == FileType::Fifo {
+                self.own(*stream)?;
             }
         }
         Ok(())
+    }
+
+    fn own(&self, stream: BorrowedFd<'_>) -> Result<(), Failure> {
+        match fchown(stream, Some(Uid::from_raw(self.identity.uid)), Some(Gid::from_raw(self.identity.gid))) {
+            // An inherited pipe may belong to somebody else; the program can use it all the same.
+            Ok(()) | Err(rustix::io::Errno::PERM | rustix::io::Errno::INVAL) => Ok(()),
+            Err(errno) => Err(errno).during("give to the user", "a standard stream"),
+        }
     }
 
     /// Becomes the program; gives why it could not.
@@ -132,14 +184,10 @@ impl Resolved {
         umask(Mode::from_raw_mode(process.user().umask().unwrap_or(0o022)));
         enter_directory(process.cwd())?;
         for capability in Capability::all().filter(|one| !sets.bounding.contains(*one)) {
-            let bit = Bits::from_bits_retain(1 << capability.number());
-            match remove_capability_from_bounding_set(bit) {
-                Ok(()) | Err(rustix::io::Errno::INVAL) => {} // a kernel that does not know it yet can not give it
-                Err(errno) => return Err(errno).during("drop capability", capability),
-            }
+            drop_from_bounding_set(capability)?;
         }
         if !no_new_privileges {
-            load(&self.filter)?; // needs CAP_SYS_ADMIN, which is about to go
+            load(&self.filter, self.flags)?; // needs CAP_SYS_ADMIN, which is about to go
         }
         set_keep_capabilities(true).during("keep capabilities for", "the change of user")?;
         let groups: Vec<Gid> = identity.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
@@ -150,6 +198,7 @@ impl Resolved {
         set_thread_res_uid(uid, uid, uid).during("set user", identity.uid)?;
         set_keep_capabilities(false).during("keep capabilities for", "nothing more")?;
         sets.apply()?;
+        hide()?;
         check_directory()?;
         let mut environment: Vec<String> = process.env().clone().unwrap_or_default();
         if !environment.iter().any(|pair| pair.starts_with("HOME=")) {
@@ -166,7 +215,7 @@ impl Resolved {
         set_parent_process_death_signal(None).during("outlive", "the shim")?;
         if no_new_privileges {
             set_no_new_privs(true).during("set", "no_new_privs")?;
-            load(&self.filter)?;
+            load(&self.filter, self.flags)?;
         }
         let errno = process::execute(&file, &arguments, &environment);
         let kind = match errno {
@@ -187,11 +236,11 @@ fn explain(errno: rustix::io::Errno) -> String {
     }
 }
 
-fn load(filter: &[u8]) -> Result<(), Failure> {
+fn load(filter: &[u8], flags: FilterFlags) -> Result<(), Failure> {
     if filter.is_empty() {
         return Ok(());
     }
-    kernel::install(filter, FilterFlags::default()).during("load", "the system call filter")
+    kernel::install(filter, flags).during("load", "the system call filter")
 }
 
 struct Sets {
@@ -245,6 +294,22 @@ fn enter_directory(path: &Path) -> Result<(), Failure> {
     let directory =
         tree::mount_point(root.as_fd(), path, true, false).during("make working directory", path.display())?;
     rustix::process::fchdir(&directory).during("enter working directory", path.display())
+}
+
+/// Refuses a working directory that is not there.
+///
+/// # Errors
+/// [`FailureKind::Invalid`] when it is missing or no directory.
+pub fn require_directory(path: &Path) -> Result<(), Failure> {
+    let root = tree::open_host(Path::new("/")).during("open", "/")?;
+    match tree::open(root.as_fd(), path, OFlags::PATH | OFlags::DIRECTORY) {
+        Ok(_) => Ok(()),
+        Err(errno @ (rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR)) => {
+            let why = std::io::Error::from(errno);
+            Err(Failure::new(FailureKind::Invalid, "enter working directory", path.display(), why))
+        }
+        Err(errno) => Err(errno).during("enter working directory", path.display()),
+    }
 }
 
 /// Refuses to run outside the root: a leaked descriptor as working directory gives the host away (CVE-2024-21626).

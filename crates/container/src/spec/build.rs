@@ -83,8 +83,6 @@ pub struct Built {
     pub unpack: Option<PathBuf>,
     /// Named volumes to make where they are missing.
     pub volumes: Vec<NewVolume>,
-    /// Files and folders of the host that shall belong to the container's user (`--volume …:U`), with all below them.
-    pub chown: Vec<PathBuf>,
 }
 
 /// A request on its way; the parts of `build` fill it.
@@ -169,19 +167,21 @@ impl Builder<'_> {
             groups: options.groups.clone(),
             userns,
             network,
+            chown,
             ports,
             ip: options.ip,
             dns: options.dns.clone(),
             manage_etc: !self.bundle,
             interactive: options.interactive,
             remove: options.remove,
+            claimed: false,
             stop_signal: stop_signal.number(),
             stop_timeout: options.stop_timeout.unwrap_or(10),
             labels: options.labels.clone(),
             log: options.log,
             runtime: options.runtime.clone(),
         };
-        faults.finish(Built { record, warnings, capabilities: self.capabilities, cgroup, unpack, volumes, chown })
+        faults.finish(Built { record, warnings, capabilities: self.capabilities, cgroup, unpack, volumes })
     }
 
     /// Where the root is, and the tar file it is to be made from.

@@ -18,6 +18,14 @@ pub(crate) struct Request {
     pub(crate) access: String,
 }
 
+/// Where nodes of devices can be made, as a sentence about one that can not.
+pub(crate) const PLACE: &str = "devices can only be made below /dev";
+
+/// Whether a node can be made at this (clean) path inside.
+pub(crate) fn has_place_for(inside: &Path) -> bool {
+    inside.strip_prefix("/dev").is_ok_and(|below| !below.as_os_str().is_empty())
+}
+
 /// Parses the text of one flag. Of two parts the second is permissions if it can be.
 pub(crate) fn parse(text: &str) -> Result<Request, Fault> {
     let fail = |why: &str| Fault::new("--device", why).of(text);
@@ -55,7 +63,11 @@ pub(crate) fn resolve(text: &str, facts: &Facts) -> Result<Vec<(LinuxDevice, Lin
     let fail = |why: String| Fault::new("--device", why).of(text);
     let found = facts.files.look(&request.host);
     let look = found.map_err(|error| fail(format!("{} can not be looked up: {error}", request.host.display())))?;
-    if look.kind == Kind::Directory {
+    let folder = look.kind == Kind::Directory;
+    if !(has_place_for(&request.inside) || folder && request.inside == Path::new("/dev")) {
+        return Err(fail(PLACE.into()).hint("write HOST:/dev/NAME"));
+    }
+    if folder {
         let devices = facts.files.devices(&request.host);
         let devices =
             devices.map_err(|error| fail(format!("{} can not be listed: {error}", request.host.display())))?;
@@ -191,9 +203,14 @@ mod tests {
         assert_eq!(allowed.to_string(), "b 254:0 r");
         let below = resolve("/dev/snd:/dev/sound", &facts).unwrap();
         assert_eq!(below[0].0.path(), Path::new("/dev/sound/timer"));
-        for (text, part) in
-            [("/dev/none", "can not be looked up"), ("/srv/file", "not a device"), ("/srv/data", "no device below")]
-        {
+        for (text, part) in [
+            ("/dev/none", "can not be looked up"),
+            ("/srv/file:/dev/file", "not a device"),
+            ("/srv/data:/dev/data", "no device below"),
+            ("/srv/data", "below /dev"),
+            ("/dev/vda:/etc/disk", "below /dev"),
+            ("/dev/vda:/dev", "below /dev"),
+        ] {
             assert!(resolve(text, &facts).unwrap_err().to_string().contains(part), "{text}");
         }
         let all: Vec<_> = all(&facts).unwrap().iter().map(|device| device.path().clone()).collect();

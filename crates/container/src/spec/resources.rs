@@ -249,8 +249,8 @@ fn throttles(
     for (path, rate) in asked {
         let Some((major, minor)) = faults.take(block_device(field, path, facts)) else { continue };
         let fail = |why: &str| Fault::new(field, why).of(path.display());
-        if *rate == 0 {
-            faults.push(fail("its rate is 0, which would stop it").hint("give at least 1"));
+        if *rate == 0 && !current.iter().any(|one| (one.major(), one.minor()) == (major, minor)) {
+            faults.push(fail("its rate is 0, which is no limit, and it has none").hint("give at least 1"));
         }
         if seen.contains(&(major, minor)) {
             faults.push(fail("it is given twice"));
@@ -437,5 +437,8 @@ mod tests {
         let changed = over(merged(&one(1)).unwrap(), &one(2)).unwrap();
         let all = changed.block_io().clone().unwrap().throttle_read_iops_device().clone().unwrap();
         assert_eq!(all.iter().map(LinuxThrottleDevice::rate).collect::<Vec<_>>(), [2]);
+        let lifted = over(changed, &one(0)).unwrap();
+        let all = lifted.block_io().clone().unwrap().throttle_read_iops_device().clone().unwrap();
+        assert_eq!(all.iter().map(LinuxThrottleDevice::rate).collect::<Vec<_>>(), [0], "the kernel is to be told");
     }
 }

@@ -35,12 +35,25 @@ pub enum Side {
 /// # Errors
 /// That of clone3(2).
 pub fn clone(namespaces: i32, cgroup: Option<BorrowedFd<'_>>) -> Result<Side> {
+    clone_as(namespaces, libc::SIGCHLD, cgroup)
+}
+
+/// The same for a child of the caller's own parent, which it is to wait for: a sibling of the caller.
+///
+/// # Errors
+/// That of clone3(2).
+pub fn clone_sibling() -> Result<Side> {
+    // The kernel takes no signal here: it is the caller's own.
+    clone_as(libc::CLONE_PARENT, 0, None)
+}
+
+fn clone_as(flags: i32, signal: i32, cgroup: Option<BorrowedFd<'_>>) -> Result<Side> {
     let mut pidfd: RawFd = -1;
     // SAFETY: an all-zero `clone_args` is a valid value of this plain C structure.
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
-    arguments.flags = u64::from(namespaces.unsigned_abs()) | libc::CLONE_PIDFD.unsigned_abs() as u64;
+    arguments.flags = u64::from(flags.unsigned_abs()) | libc::CLONE_PIDFD.unsigned_abs() as u64;
     arguments.pidfd = (&raw mut pidfd).addr() as u64;
-    arguments.exit_signal = libc::SIGCHLD.unsigned_abs() as u64;
+    arguments.exit_signal = signal.unsigned_abs() as u64;
     if let Some(cgroup) = cgroup {
         arguments.flags |= CLONE_INTO_CGROUP;
         arguments.cgroup = cgroup.as_raw_fd().unsigned_abs() as u64;

@@ -1,6 +1,6 @@
 //! Known ways out of containers.
 
-use super::machine::{Machine, until};
+use super::machine::{Machine, rounds, until};
 use std::{
     fs,
     os::unix::fs::{PermissionsExt, symlink},
@@ -95,7 +95,7 @@ fn what_enters_shows_nothing_of_the_host() {
         }
         machine.start(name, flags, catcher);
         until("the catcher runs", || mark("ready").exists());
-        for _ in 0..30 {
+        for _ in 0..rounds(30, 5) {
             machine.ok(&["exec", name, "true"]);
         }
         until("it has met one of ours", || {
@@ -104,6 +104,35 @@ fn what_enters_shows_nothing_of_the_host() {
         });
         assert!(!mark("seen").exists(), "{}", fs::read_to_string(mark("seen")).unwrap());
         machine.ok(&["rm", "-f", name]);
+    }
+}
+
+/// The same by one who may trace whatever runs in its pid namespace: what it could take over has neither a capability that
+/// it has not itself, nor a folder of the host.
+#[test]
+fn who_may_trace_what_enters_gains_nothing() {
+    // Nothing but words of the shell itself, so that nothing else is met than what enters.
+    let catcher = "touch /tmp/ready; while :; do for process in /proc/[0-9]*; do test $process = /proc/1 || { \
+        while read name value; do case $name in CapPrm:|CapBnd:) echo $value >> /tmp/sets;; esac; \
+        done < $process/status; for fd in $process/fd/*; do \
+        case $fd in */fd/[012*]) ;; *) test -d $fd && ! test -e $fd/mark && test -d $fd && echo $fd >> /tmp/folders;; \
+        esac; done; }; done; done 2>/dev/null";
+    for users in ["private", "host"] {
+        let machine = Machine::new();
+        let mark = |file: &str| machine.root.join("tmp").join(file);
+        machine.file("root/mark", "the container's own root, which may be open");
+        machine.start("one", &["--userns", users, "--cap-add", "SYS_PTRACE"], catcher);
+        until("the catcher runs", || mark("ready").exists());
+        let met = || fs::read_to_string(mark("sets")).map_or(0, |text| text.lines().count());
+        until("it has met many of ours", || {
+            machine.ok(&["exec", "one", "true"]);
+            met() > 40
+        });
+        let own = 0xa804_25fb_u64 | 1 << 19; // Docker's, and SYS_PTRACE
+        let sets = fs::read_to_string(mark("sets")).unwrap();
+        let more = sets.lines().filter(|set| u64::from_str_radix(set, 16).unwrap() & !own != 0);
+        assert_eq!(more.collect::<Vec<_>>(), Vec::<&str>::new(), "{users}");
+        assert!(!mark("folders").exists(), "{users}: {}", fs::read_to_string(mark("folders")).unwrap());
     }
 }
 

@@ -14,6 +14,19 @@ fn exec_passes_code_and_output_on() {
 }
 
 #[test]
+fn what_exec_can_not_start_is_told_of_the_process() {
+    let machine = Machine::new();
+    machine.sleeper("one", &[]);
+    for (words, code) in [(["exec", "one", "no-such-program"], 127), (["exec", "one", "/etc/passwd"], 126)] {
+        let outcome = machine.jdos(&words).code(code).says(&["can not run the process in container", words[2]]);
+        assert!(!outcome.stderr.contains("did not start"), "{outcome:?}");
+    }
+    machine.jdos(&["exec", "-w", "/no/where", "one", "true"]).code(125).says(&["working directory /no/where"]);
+    assert!(!machine.root.join("no").exists(), "what was mistyped is not made");
+    machine.jdos(&["exec", "-w", "/etc/passwd", "one", "true"]).code(125).says(&["/etc/passwd", "directory"]);
+}
+
+#[test]
 fn exec_has_user_environment_and_working_directory() {
     let machine = Machine::new();
     machine.sleeper("one", &["-e", "FROM=container", "-w", "/home"]);

@@ -1,6 +1,7 @@
 //! Create, start, pause, stop, kill, wait, logs, remove.
 
-use super::machine::{Machine, until};
+use super::machine::{Machine, finish, sleeps, until};
+use rustix::fs::{FlockOperation, flock};
 
 #[test]
 fn a_container_goes_through_its_life() {
@@ -15,6 +16,22 @@ fn a_container_goes_through_its_life() {
     }
     machine.ok(&["rm", "one"]);
     machine.jdos(&["inspect", "one"]).code(3).says(&["one"]);
+}
+
+/// When a container ends, its lock is held until all of its run is cleared away.
+#[test]
+fn start_waits_for_the_end_of_the_run_before() {
+    let machine = Machine::new();
+    machine.start("one", &[], "exit 3");
+    assert_eq!(machine.ok(&["wait", "one"]), "3");
+    let id = machine.inspect("one")["id"].as_str().unwrap().to_owned();
+    let lock = std::fs::File::create(machine.file(&format!("run/containers/{id}/lock"), "")).unwrap();
+    flock(&lock, FlockOperation::LockExclusive).unwrap();
+    let mut child = machine.command(&["start", "one"]).spawn().unwrap();
+    until("start waits, or has ended", || sleeps(&child) || child.try_wait().unwrap().is_some());
+    drop(lock);
+    finish(child).code(0);
+    assert_eq!(machine.ok(&["wait", "one"]), "3");
 }
 
 #[test]
@@ -62,6 +79,29 @@ fn stop_asks_first_and_forces_after_the_grace() {
     assert_eq!(machine.ok(&["wait", "other"]), "8");
 }
 
+/// The stop signal is thrown away as long as the first process has no handler for it.
+#[test]
+fn who_learns_to_hear_within_the_grace_is_asked_again() {
+    let machine = Machine::new();
+    let script = "touch /tmp/up; until test -e /tmp/asked; do sleep 0.01; done; \
+        trap 'touch /tmp/bye; exit 9' TERM; echo x > /tmp/ready; while :; do sleep 1000 & wait; done";
+    machine.start("late", &[], script);
+    until("it runs", || machine.root.join("tmp/up").exists());
+    let stop = machine.command(&["stop", "-t", "50", "late"]).stdout(std::process::Stdio::null()).spawn().unwrap();
+    // poll(2), with which it waits for the end: the signal has been sent by then.
+    let waits = || {
+        let call = std::fs::read_to_string(format!("/proc/{}/syscall", stop.id())).unwrap_or_default();
+        ["7 ", "271 "].iter().any(|number| call.starts_with(number))
+    };
+    until("it waits for the end", waits);
+    std::fs::write(machine.root.join("tmp/asked"), "").unwrap();
+    let started = std::time::Instant::now();
+    finish(stop).ok();
+    assert!(started.elapsed() < std::time::Duration::from_secs(30), "{:?}", started.elapsed());
+    assert_eq!(machine.ok(&["wait", "late"]), "9");
+    assert!(machine.root.join("tmp/bye").exists());
+}
+
 #[test]
 fn a_signal_reaches_the_program() {
     let machine = Machine::new();
@@ -79,6 +119,27 @@ fn what_runs_is_removed_by_force_only() {
     machine.jdos(&["rm", "one"]).code(4).says(&["running", "--force"]);
     machine.ok(&["rm", "-f", "one"]);
     assert!(machine.containers().is_empty());
+}
+
+#[test]
+fn what_does_not_run_is_pruned() {
+    let machine = Machine::new();
+    let root = machine.root.to_str().unwrap();
+    let create = |name: &str, label: &str| {
+        machine.ok(&["create", "--name", name, "-l", label, "--network", "none", "--rootfs", root, "true"])
+    };
+    let ids = ["first", "second", "kept"].map(|name| create(name, &format!("role={name}")));
+    machine.ok(&["start", "second"]);
+    machine.ok(&["wait", "second"]);
+    machine.sleeper("runs", &[]);
+    let prune = |filter: &str| machine.ok(&["prune", "--force", "--filter", filter]);
+    assert_eq!(prune("until=1h"), "");
+    assert_eq!(prune("label=role=first"), ids[0]);
+    assert_eq!(prune("label!=role=kept"), ids[1]);
+    assert_eq!(machine.containers().len(), 2);
+    assert_eq!(machine.ok(&["prune", "--force"]), ids[2]);
+    assert_eq!(machine.inspect("runs")["status"], "running");
+    machine.jdos(&["prune", "--force", "--filter", "until=soon"]).code(2).says(&["soon"]);
 }
 
 #[test]

@@ -26,6 +26,8 @@ pub struct Machine {
     /// The container's root file system.
     pub root: PathBuf,
     tag: String,
+    /// File systems of this test's own, to be unmounted at the end.
+    mounted: Vec<PathBuf>,
 }
 
 /// How a command ended.
@@ -44,7 +46,19 @@ impl Machine {
         let root = folder.path().join("root");
         make_root(&root);
         let layout = Layout::open(&folder.path().join("data"), Some(&folder.path().join("run"))).unwrap();
-        Self { tag: layout.tag().to_owned(), folder, root }
+        Self { tag: layout.tag().to_owned(), folder, root, mounted: Vec::new() }
+    }
+
+    /// With a data folder that holds no more than this (as mount(8) has it: `4m`).
+    pub fn with_small_disk(size: &str) -> Self {
+        let mut machine = Self::new();
+        let data = machine.path("data");
+        let options = format!("size={size},mode=0711");
+        let mut mount = Command::new("mount");
+        let done = mount.args(["-t", "tmpfs", "-o", &options, "none"]).arg(&data).output().unwrap();
+        assert!(done.status.success(), "{done:?}");
+        machine.mounted.push(data);
+        machine
     }
 
     /// A path in the test's own folder.
@@ -133,6 +147,20 @@ impl Machine {
         if own.exists() { own } else { Path::new("/sys/fs/cgroup").join(group) }
     }
 
+    /// Ends the monitor of a running container at once, and waits until its lock is free.
+    pub fn kill_monitor(&self, name: &str) {
+        let id = self.inspect(name)["id"].as_str().unwrap().to_owned();
+        let lock = self.path("run").join("containers").join(&id).join("lock");
+        let holder = entries(Path::new("/proc")).into_iter().find(|process| {
+            let monitor = fs::read(process.join("cmdline")).is_ok_and(|line| line.starts_with(b"jdos-monitor"));
+            monitor && fs::read_link(process.join("fd/5")).is_ok_and(|file| file == lock)
+        });
+        let holder = holder.expect("it has a monitor");
+        let kill = Command::new("/bin/busybox").args(["kill", "-9"]).arg(holder.file_name().unwrap()).status().unwrap();
+        assert!(kill.success(), "{kill}");
+        until("the monitor is gone", || fs::read_link(holder.join("fd/5")).is_err());
+    }
+
     /// Names of all containers there are.
     pub fn containers(&self) -> Vec<String> {
         let words = self.ok(&["ps", "-a", "-q", "--no-trunc"]);
@@ -213,7 +241,12 @@ impl Drop for Machine {
         }
         if thread::panicking() {
             self.jdos(&["reconcile"]);
-        } else {
+        }
+        for folder in &self.mounted {
+            let done = Command::new("umount").arg("--lazy").arg(folder).output().unwrap();
+            assert!(done.status.success() || thread::panicking(), "{done:?}");
+        }
+        if !thread::panicking() {
             self.nothing_is_left();
         }
         for hierarchy in entries(Path::new("/sys/fs/cgroup")) {
@@ -290,6 +323,17 @@ pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "never so: {what}");
         pause();
     }
+}
+
+/// Whether a process is asleep for a time: in the system call `clock_nanosleep`, by its number.
+pub fn sleeps(child: &Child) -> bool {
+    const NUMBER: &str = if cfg!(target_arch = "x86_64") { "230 " } else { "115 " };
+    fs::read_to_string(format!("/proc/{}/syscall", child.id())).is_ok_and(|text| text.starts_with(NUMBER))
+}
+
+/// How often to do what is done again and again: less where time is dear.
+pub fn rounds(many: u32, few: u32) -> u32 {
+    if std::env::var_os("JDOS_TEST_EMULATED").is_some() { few } else { many }
 }
 
 /// Between two looks at a condition.

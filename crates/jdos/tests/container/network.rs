@@ -75,6 +75,24 @@ fn a_named_container_keeps_its_address() {
 }
 
 #[test]
+fn an_unnamed_container_gives_its_address_back() {
+    let machine = Machine::new();
+    let leases = || {
+        let all: serde_json::Value = serde_json::from_str(&machine.ok(&["network", "ls", "--json"])).unwrap();
+        all[0]["leases"].as_u64().unwrap()
+    };
+    machine.sleeper("named", &["--network", "bridge"]);
+    machine.ok(&["rm", "-f", "named"]);
+    let root = machine.root.to_str().unwrap();
+    let id = machine.ok(&["run", "-d", "--network", "bridge", "--rootfs", root, "sleep", "1000"]);
+    assert_eq!(leases(), 2);
+    machine.ok(&["rm", "-f", &id]);
+    assert_eq!(leases(), 1, "that of the one with a name");
+    machine.sh(&["--network", "bridge"], "true").ok();
+    until("the one that was removed at its end has given it back as well", || leases() == 1);
+}
+
+#[test]
 fn neighbours_reach_each_other_and_other_networks_do_not() {
     let machine = Machine::new();
     machine.start("web", &["--network", "front"], &server("hello"));

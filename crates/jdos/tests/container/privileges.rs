@@ -31,6 +31,19 @@ fn capabilities_are_added_and_taken_away() {
 }
 
 #[test]
+fn a_profile_of_ones_own_is_the_filter() {
+    let machine = Machine::new();
+    let text = r#"{"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_LOG"],
+        "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28}]}"#;
+    let option = format!("seccomp={}", machine.file("profile.json", text).display());
+    machine.sh(&["--security-opt", &option], "mkdir /tmp/x").code(1).says(&["No space left"]);
+    let both = ["--security-opt", &option, "--security-opt", "no-new-privileges=false"];
+    machine.sh(&both, "mkdir /tmp/x").code(1).says(&["No space left"]);
+    machine.sleeper("one", &["--security-opt", &option]);
+    machine.inside("one", "mkdir /tmp/x").code(1).says(&["No space left"]);
+}
+
+#[test]
 fn namespaces_and_mounts_can_not_be_made() {
     let machine = Machine::new();
     machine.sh(&[], "unshare -U true").code(1).says(&["Operation not permitted"]);

@@ -48,3 +48,12 @@ fn what_is_not_there_is_not_found() {
     }
     machine.jdos(&["exec", "web-servr", "true"]).code(125).says(&["web-server"]);
 }
+
+#[test]
+fn flags_of_a_filter_that_can_not_be_had_are_refused() {
+    let machine = Machine::new();
+    let text = r#"{"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]}"#;
+    let option = format!("seccomp={}", machine.file("profile.json", text).display());
+    machine.run(&["--security-opt", &option], &["true"]).code(125).says(&["flags[0]"]);
+    assert!(machine.containers().is_empty());
+}

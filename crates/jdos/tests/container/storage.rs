@@ -50,6 +50,56 @@ fn a_named_volume_outlives_its_containers() {
 }
 
 #[test]
+fn a_new_volume_has_what_the_image_has_there() {
+    let machine = Machine::new();
+    let image = machine.root.join("srv/data");
+    fs::create_dir_all(&image).unwrap();
+    fs::write(image.join("fact"), "image").unwrap();
+    for (path, id) in [(&image, 1000), (&image.join("fact"), 1001)] {
+        std::os::unix::fs::chown(path, Some(id), Some(id)).unwrap();
+    }
+    let show = "stat -c %u:%g /srv/data /srv/data/fact; cat /srv/data/fact";
+    // Whoever looks, with users of its own or the host's, sees the same owners.
+    for flags in [&[][..], &["--userns", "host"], &["--userns", "private"]] {
+        let text = machine.sh(&[flags, &["-v", "store:/srv/data"]].concat(), show).ok();
+        assert_eq!(text, "1000:1000\n1001:1001\nimage", "{flags:?}");
+    }
+    machine.sh(&["-v", "store:/srv/data"], "echo changed > /srv/data/fact").ok();
+    assert_eq!(machine.run(&["-v", "store:/srv/data"], &["cat", "/srv/data/fact"]).ok(), "changed");
+    assert_eq!(fs::read_to_string(image.join("fact")).unwrap(), "image");
+    assert_eq!(machine.run(&["-v", "other:/srv/data:nocopy"], &["ls", "/srv/data"]).ok(), "");
+    let layered = ["--layer", machine.root.to_str().unwrap(), "-v", "third:/srv/data"];
+    assert_eq!(machine.sh(&layered, show).ok(), "1000:1000\n1001:1001\nimage");
+    let left: Vec<_> =
+        fs::read_dir(machine.path("data/volumes")).unwrap().map(|one| one.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 3, "{left:?}");
+}
+
+#[test]
+fn a_volume_is_given_to_the_user_of_the_container() {
+    let machine = Machine::new();
+    machine.file("victim", "host");
+    let shared = machine.file("shared/below/file", "text").parent().unwrap().parent().unwrap().to_owned();
+    std::os::unix::fs::symlink(machine.path("victim"), shared.join("link")).unwrap();
+    let volume = format!("{}:/mnt:U", shared.display());
+    let show = "stat -c %u:%g /mnt /mnt/below /mnt/below/file /mnt/link; echo x >> /mnt/below/file";
+    for (flags, owner) in [
+        (&["-u", "app"][..], "1000:1001"),
+        (&["-u", "app:logs", "--userns", "host"], "1000:1002"),
+        (&["-u", "7"], "7:0"),
+        (&[], "0:0"),
+    ] {
+        let text = machine.sh(&[flags, &["-v", &volume]].concat(), show).ok();
+        assert_eq!(text, [owner; 4].join("\n"), "{flags:?}");
+    }
+    let layered = ["--layer", machine.root.to_str().unwrap(), "-u", "app", "-v", "store:/home/app:U"];
+    assert_eq!(machine.sh(&layered, "stat -c %u:%g /home/app; touch /home/app/mine").ok(), "1000:1001");
+    assert_eq!(fs::metadata(machine.path("victim")).unwrap().uid(), 0);
+    machine.run(&["-v", "/usr:/mnt:U"], &["true"]).code(125).says(&["/usr", "host's own"]);
+    machine.run(&["-u", "ghost", "-v", &volume], &["true"]).code(125).says(&["ghost"]);
+}
+
+#[test]
 fn a_tar_file_becomes_a_root_of_its_own() {
     let machine = Machine::new();
     let tar = machine.path("root.tar");

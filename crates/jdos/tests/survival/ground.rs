@@ -25,6 +25,11 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
     }
 }
 
+/// How often to do what is done again and again: less where time is dear.
+pub fn rounds(many: usize, few: usize) -> usize {
+    if std::env::var_os("JDOS_TEST_EMULATED").is_some() { few } else { many }
+}
+
 /// Ends a process at once.
 pub fn kill_9(pid: i32) {
     // The process may be gone already: what matters is that it does not live.

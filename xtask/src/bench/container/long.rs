@@ -32,14 +32,10 @@ pub fn monitor(lab: &Lab, _: u32) -> Result<Vec<Row>> {
     let (own, count) = (memory(ours)?, threads(ours)?);
     lab.jdos.run(&["rm", "--force", "watched"])?;
 
-    let podman = |words: Vec<String>| run::quiet(Command::new(&words[0]).args(&words[1..]));
-    let id = podman(lab.podman_words(&["run", "--detach"], &["sleep", "1000"]))?;
-    let globals = lab.podman_words(&[], &[]);
-    let globals = globals.iter().take_while(|word| *word != "--network").cloned().collect::<Vec<_>>();
-    let with = |rest: &[&str]| podman([globals.clone(), rest.iter().map(|word| (*word).to_owned()).collect()].concat());
-    let conmon = with(&["inspect", "--format", "{{.State.ConmonPid}}", id.trim()]);
+    let id = podman(&lab.podman_words(&["run", "--detach"], &["sleep", "1000"]))?;
+    let conmon = podman_on(lab, &["inspect", "--format", "{{.State.ConmonPid}}", id.trim()]);
     let theirs = conmon.and_then(|pid| memory(pid.trim().parse().context("podman named no process")?));
-    with(&["rm", "--force", "--time", "0", id.trim()])?;
+    podman_on(lab, &["rm", "--force", "--time", "0", id.trim()])?;
     Ok(vec![
         Row::new("memory of a container's monitor (PSS)", (own, 64.0), BOUND, "kB", Some(1.0)),
         Row::new("memory of a container's monitor (PSS)", (own, theirs?), "conmon", "kB", None),
@@ -47,14 +43,25 @@ pub fn monitor(lab: &Lab, _: u32) -> Result<Vec<Row>> {
     ])
 }
 
-/// 1 GiB to a log of three files of 16 MiB, against the same to a file.
+fn podman(words: &[String]) -> Result<String> {
+    run::quiet(Command::new(&words[0]).args(&words[1..]))
+}
+
+/// A command of podman's about its storage here.
+fn podman_on(lab: &Lab, rest: &[&str]) -> Result<String> {
+    let words = lab.podman_words(&[], &[]);
+    let globals = words.iter().take_while(|word| *word != "--network").cloned();
+    podman(&globals.chain(rest.iter().map(|word| (*word).to_owned())).collect::<Vec<_>>())
+}
+
+/// 1 GiB to a log of three files of 16 MiB, against the same to a file, and to podman's log of one file of 16 MiB.
 pub fn flood(lab: &Lab, rounds: u32) -> Result<Vec<Row>> {
     let rounds = (rounds / 8).max(3);
     let sink = lab.folder.join("sink");
     fs::create_dir_all(&sink).with_context(|| format!("cannot make {}", sink.display()))?;
     let volume = format!("{}:/sink", sink.display());
     let count = format!("count={}", FLOOD >> 16);
-    let (mut log, mut file, mut largest) = (Vec::new(), Vec::new(), 0);
+    let (mut log, mut file, mut theirs, mut largest) = (Vec::new(), Vec::new(), Vec::new(), 0);
     for round in 0..rounds {
         let flags = [
             "-d",
@@ -73,6 +80,7 @@ pub fn flood(lab: &Lab, rounds: u32) -> Result<Vec<Row>> {
         ];
         let to_log = ["/bin/busybox", "dd", "if=/dev/zero", "bs=65536", &count];
         let to_file = ["/bin/busybox", "dd", "if=/dev/zero", "bs=65536", &count, "of=/sink/file"];
+        theirs.push(podman_flood(lab, &to_log[1..])?.as_secs_f64());
         // The order changes, and what one leaves to be written back is not paid for by the other.
         let order = if round % 2 == 0 { [true, false] } else { [false, true] };
         for is_log in order {
@@ -93,8 +101,21 @@ pub fn flood(lab: &Lab, rounds: u32) -> Result<Vec<Row>> {
     let mebibytes = f64::from(u32::try_from(largest >> 10)?) / 1024.0;
     Ok(vec![
         Row::new("writing 1 GiB to the log", (median(&log), median(&file)), "to a file", "s", Some(1.25)),
+        Row::new("writing 1 GiB to the log", (median(&log), median(&theirs)), "podman", "s", None),
         Row::new("that log's largest size on disk", (mebibytes, 64.0), BOUND, "MiB", Some(1.0)),
     ])
+}
+
+/// The same with podman's log of plain lines, which is cut to nothing when it is full.
+fn podman_flood(lab: &Lab, program: &[&str]) -> Result<Duration> {
+    let start = Instant::now();
+    let verb = ["run", "--detach", "--log-driver", "k8s-file", "--log-opt", "max-size=16m"];
+    let id = podman(&lab.podman_words(&verb, program))?;
+    let code = podman_on(lab, &["wait", id.trim()])?;
+    let time = start.elapsed();
+    ensure!(code.trim() == "0", "podman's flooding container ended with {code:?}");
+    podman_on(lab, &["rm", "--force", "--time", "0", id.trim()])?;
+    Ok(time)
 }
 
 /// Runs the container `flood` to its end and removes it; gives the time and the largest size of its log.

@@ -1,6 +1,6 @@
 //! The other end of a session: a monitor's socket, or the pipes or terminal of an additional process.
 
-use container::{attach, engine::Exec};
+use container::{attach, engine::Exec, options::WindowSize};
 use rustix::{
     io::Errno,
     process::{Pid, PidfdFlags, pidfd_open},
@@ -67,7 +67,7 @@ pub trait Peer {
     ///
     /// # Errors
     /// That of the socket or the terminal.
-    fn resize(&mut self, rows: u16, columns: u16) -> io::Result<()>;
+    fn resize(&mut self, window: WindowSize) -> io::Result<()>;
 }
 
 /// A container behind its monitor's socket.
@@ -89,13 +89,13 @@ impl Peer for AttachedPeer {
         })
     }
     fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.send_stdin(bytes).map(|()| bytes.len())
+        self.0.send_stdin(bytes)
     }
     fn end_input(&mut self) -> io::Result<()> {
         self.0.send_eof()
     }
-    fn resize(&mut self, rows: u16, columns: u16) -> io::Result<()> {
-        self.0.resize(rows, columns)
+    fn resize(&mut self, window: WindowSize) -> io::Result<()> {
+        self.0.resize(window.rows, window.columns)
     }
 }
 
@@ -198,8 +198,8 @@ impl Peer for ExecPeer {
         self.stdin = None;
         Ok(())
     }
-    fn resize(&mut self, rows: u16, columns: u16) -> io::Result<()> {
-        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    fn resize(&mut self, window: WindowSize) -> io::Result<()> {
+        let size = Winsize { ws_row: window.rows, ws_col: window.columns, ws_xpixel: 0, ws_ypixel: 0 };
         match (self.pty, self.outputs.first()) {
             (true, Some((_, pty))) => Ok(tcsetwinsize(pty, size)?),
             _ => Ok(()),

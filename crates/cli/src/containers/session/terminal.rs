@@ -1,7 +1,11 @@
 //! The user's terminal: raw mode that is always undone, and its size.
 
+use container::options::WindowSize;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
-use std::{io, os::fd::BorrowedFd};
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+};
 
 /// A terminal in raw mode for as long as this exists: restored by drop, hence on every return and while a panic unwinds
 /// (signals that would end the process are caught by the session and end it by a return).
@@ -33,8 +37,13 @@ impl Drop for RawTerminal<'_> {
     }
 }
 
-/// Rows and columns of a terminal; `None` when it has no size or is no terminal.
-pub fn window_size(terminal: BorrowedFd<'_>) -> Option<(u16, u16)> {
+/// The size of a terminal; `None` when it has none or is no terminal.
+pub fn window_size(terminal: BorrowedFd<'_>) -> Option<WindowSize> {
     let size = tcgetwinsize(terminal).ok()?;
-    (size.ws_row > 0 && size.ws_col > 0).then_some((size.ws_row, size.ws_col))
+    (size.ws_row > 0 && size.ws_col > 0).then_some(WindowSize { rows: size.ws_row, columns: size.ws_col })
+}
+
+/// The size of this process's own terminal: the one that shows its output, or else the one that gives its input.
+pub fn own_window_size() -> Option<WindowSize> {
+    window_size(std::io::stdout().as_fd()).or_else(|| window_size(std::io::stdin().as_fd()))
 }

@@ -104,7 +104,8 @@ host_test! {
         for round in 0..10 {
             let workers: Vec<_> =
                 (0..4).map(|number| Worker::start(host, "attach", &format!("r{round}w{number}-"), 1000)).collect();
-            std::thread::sleep(Duration::from_millis(15 + 11 * round));
+            let workers: Vec<_> = workers.into_iter().map(Worker::begun).collect();
+            std::thread::sleep(Duration::from_millis(15 + 11 * round)); // the moment of the kill, not a wait for anything
             workers.into_iter().for_each(|worker| drop(worker.kill()));
         }
         host.networks.reconcile(std::slice::from_ref(&keep.id)).unwrap();

@@ -8,10 +8,10 @@ use model::{ContainerId, NetworkName, PortMapping};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::{
     fs::{self, File},
-    io::{self, Read, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::{AsFd, OwnedFd},
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
     sync::mpsc,
     time::{Duration, Instant},
 };
@@ -26,6 +26,11 @@ pub const HOST4: &str = "203.0.113.1";
 pub const HOST6: &str = "2001:db8:1::1";
 pub const OUTSIDE4: &str = "203.0.113.2";
 pub const OUTSIDE6: &str = "2001:db8:1::2";
+
+/// How often to do what is done again and again: less where time is dear.
+pub fn rounds(many: usize, few: usize) -> usize {
+    if std::env::var_os("JDOS_TEST_EMULATED").is_some() { few } else { many }
+}
 
 /// Runs a test's body on a host of its own.
 pub fn run(path: &str, body: impl FnOnce(&Host)) {
@@ -288,23 +293,33 @@ pub fn eventually<T: std::fmt::Debug>(mut look: impl FnMut() -> T, is_so: impl F
 /// A process of its own that works on a host's networks, and says what it has done.
 pub struct Worker {
     child: Child,
+    said: BufReader<ChildStdout>,
 }
 
 /// Tells a worker its folders, its work, the start of its names, and how often to do it.
 const WORK: &str = "JDOS_TEST_WORK";
+/// What a worker says first.
+const BEGUN: &str = "begun";
 
 impl Worker {
     /// Starts one: `lease` leases addresses, `attach` joins containers as well.
     pub fn start(host: &Host, work: &str, prefix: &str, count: u32) -> Self {
         let (data, run) = (host.layout.data().display(), host.layout.run().display());
-        let child = Command::new(std::env::current_exe().unwrap())
+        let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "network::tests::host::worker", "--nocapture", "--ignored"])
             .env(WORK, format!("{data}|{run}|{work}|{prefix}|{count}"))
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        Self { child }
+        let said = BufReader::new(child.stdout.take().unwrap());
+        Self { child, said }
+    }
+    /// Waits until it begins to work.
+    pub fn begun(mut self) -> Self {
+        let begun = self.said.by_ref().lines().any(|line| line.unwrap() == BEGUN);
+        assert!(begun, "it ended before");
+        self
     }
     /// What it has done when it is finished.
     pub fn finish(mut self) -> Vec<(String, Ipv4Addr)> {
@@ -321,7 +336,7 @@ impl Worker {
     }
     fn said(&mut self) -> Vec<(String, Ipv4Addr)> {
         let mut text = String::new();
-        self.child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+        self.said.read_to_string(&mut text).unwrap();
         // The last line may be cut short.
         let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
         let said = whole.lines().filter_map(|line| line.strip_prefix("done ")?.split_once(' '));
@@ -336,7 +351,7 @@ fn worker() {
     let [data, run, work, prefix, count] = work.split('|').collect::<Vec<_>>().try_into().unwrap();
     let networks = Networks::new(&Layout::open(data.as_ref(), Some(run.as_ref())).unwrap());
     let network = "bridge".parse().unwrap();
-    println!();
+    println!("\n{BEGUN}");
     for number in 0..count.parse().unwrap() {
         let identity = format!("{prefix}{number}");
         let lease = networks.lease(&network, &identity, None).unwrap();

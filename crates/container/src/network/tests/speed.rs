@@ -1,6 +1,7 @@
-//! How long things take. Printed as `figure: …`; the limits are wide of the goal, for machines that are busy.
+//! Many containers, one after another and at once. How long things take is printed as `figure: …`, and judged by the
+//! benchmarks.
 
-use super::host::{Namespace, at_once, new_id};
+use super::host::{Namespace, at_once, new_id, rounds};
 use super::host_test;
 use model::NetworkName;
 use std::{
@@ -14,14 +15,14 @@ fn median(times: &mut [Duration]) -> Duration {
 }
 
 host_test! {
-    fn a_container_joins_in_milliseconds(host) {
+    fn a_container_joins_without_a_program_being_run(host) {
         let network: NetworkName = "bridge".parse().unwrap();
         let first = Instant::now();
         let keep = host.container(network.as_str(), "first");
         println!("figure: first container of a network, which is made and raised: {:.2?}", first.elapsed());
         let table = || std::fs::metadata(host.layout.run().join("firewall.nft")).unwrap().modified().unwrap();
         let applied = table();
-        let namespaces: Vec<_> = (0..100).map(|_| Namespace::new()).collect();
+        let namespaces: Vec<_> = (0..rounds(100, 10)).map(|_| Namespace::new()).collect();
         let (mut lease_times, mut attach_times) = (Vec::new(), Vec::new());
         for (number, namespace) in namespaces.iter().enumerate() {
             let start = Instant::now();
@@ -33,28 +34,29 @@ host_test! {
         }
         let slowest = *attach_times.iter().max().unwrap();
         let (lease, attach) = (median(&mut lease_times), median(&mut attach_times));
-        println!("figure: 100 containers: lease {lease:.2?}, attach {attach:.2?} (median), slowest attach {slowest:.2?}");
+        let count = namespaces.len();
+        println!("figure: {count} containers: lease {lease:.2?}, attach {attach:.2?} (median), slowest attach {slowest:.2?}");
         assert_eq!(applied, table(), "nft ran");
-        assert!(lease + attach < Duration::from_millis(20), "{lease:?} {attach:?}");
         drop(keep);
     }
 }
 
 host_test! {
-    fn a_hundred_containers_join_and_publish_at_once(host) {
+    fn many_containers_join_and_publish_at_once(host) {
         let network: NetworkName = "bridge".parse().unwrap();
-        let namespaces: Vec<_> = (0..100).map(|_| Namespace::new()).collect();
+        let count = rounds(100, 20);
+        let namespaces: Vec<_> = (0..count).map(|_| Namespace::new()).collect();
         let fds: Vec<_> = namespaces.iter().map(|namespace| namespace.fd.try_clone().unwrap()).collect();
         let networks = host.networks.clone();
         let start = Instant::now();
-        let leases = at_once(100, move |number| {
+        let leases = at_once(count, move |number| {
             let (lease, id) = (networks.lease(&network, &format!("c{number}"), None).unwrap(), new_id());
             networks.attach(&lease, &id, fds[number].as_fd()).unwrap();
             (number, lease, id)
         });
-        println!("figure: 100 containers at once, network made and raised: {:.2?}", start.elapsed());
+        println!("figure: {count} containers at once, network made and raised: {:.2?}", start.elapsed());
         let (networks, start) = (host.networks.clone(), Instant::now());
-        let leases = at_once(100, move |number| {
+        let leases = at_once(count, move |number| {
             let (_, lease, id) = leases[number].clone();
             let port = u16::try_from(20_000 + number).unwrap();
             let ports = model::PortMapping::parse_all(&format!("{port}:80")).unwrap();
@@ -62,12 +64,12 @@ host_test! {
             networks.publish(&id, &lease, &ports).unwrap();
             (lease.ipv4, held)
         });
-        println!("figure: 100 containers at once publish a port each: {:.2?}", start.elapsed());
+        println!("figure: {count} containers at once publish a port each: {:.2?}", start.elapsed());
         let mut addresses: Vec<_> = leases.iter().map(|(address, _)| *address).collect();
         addresses.sort();
         addresses.dedup();
-        assert_eq!(addresses.len(), 100);
+        assert_eq!(addresses.len(), count);
         let table = super::host::command(&format!("nft list map inet {} any4", host.layout.tag()));
-        assert_eq!(table.matches("tcp . ").count(), 100, "{table}");
+        assert_eq!(table.matches("tcp . ").count(), count, "{table}");
     }
 }

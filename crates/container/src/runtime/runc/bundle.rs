@@ -37,7 +37,7 @@ pub fn of(plan: &Plan, users: &UserPlan, identity: &Identity, trees: &Trees) -> 
     linux.set_seccomp(match &plan.program.filter {
         Filter::None => None,
         Filter::Default(capabilities) => Some(seccomp::default_profile(*capabilities)),
-        Filter::File(_) => linux.seccomp().clone(),
+        Filter::File(..) => linux.seccomp().clone(),
     });
     // The limits are set: runc joins the groups. Its own device rules it would set whatever we say.
     let mut resources = LinuxResources::default();

@@ -112,6 +112,10 @@ impl Check<'_> {
             {
                 self.fault_of(&format!("{field}.path"), node.path().display(), why);
             }
+            if node.path().is_absolute() && mounts::clean(node.path()).is_some_and(|path| !device::has_place_for(&path))
+            {
+                self.fault_of(&format!("{field}.path"), node.path().display(), device::PLACE);
+            }
             if all[..position].iter().any(|earlier| earlier.path() == node.path()) {
                 self.fault_of(&format!("{field}.path"), node.path().display(), "this path is given twice");
             }

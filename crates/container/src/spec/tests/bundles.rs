@@ -275,6 +275,7 @@ fn every_field_that_can_not_be_had_is_named() {
         ("/linux/gidMappings", json!([range(0, 1, 9), range(8, 100, 9)]), "linux.gidMappings[1].containerID"),
         ("/linux/gidMappings", json!([range(0, 1, 9), range(9, 9, 9)]), "linux.gidMappings[1].hostID"),
         ("/linux/devices", json!([{"path": "x", "type": "c", "major": 1, "minor": 1}]), "linux.devices[0].path"),
+        ("/linux/devices", json!([{"path": "/etc/x", "type": "c", "major": 1, "minor": 1}]), "linux.devices[0].path"),
         ("/linux/devices", json!([{"path": "/dev/x", "type": "a"}]), "linux.devices[0].type"),
         ("/linux/devices", json!([{"path": "/dev/x", "type": "c", "major": -1}]), "linux.devices[0].major"),
         ("/linux/devices", json!([{"path": "/dev/x", "type": "c", "minor": 1048576}]), "linux.devices[0].minor"),

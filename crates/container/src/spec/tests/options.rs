@@ -40,7 +40,7 @@ fn the_default_record() {
     assert_eq!(record.network.to_string(), "bridge");
     assert_eq!(built.capabilities, CapabilitySet::DOCKER);
     assert_eq!(built.cgroup, context().cgroup);
-    assert!(built.unpack.is_none() && built.volumes.is_empty() && built.chown.is_empty());
+    assert!(built.unpack.is_none() && built.volumes.is_empty() && built.record.chown.is_empty());
     // What is stored reads back.
     let text = serde_json::to_string(record).unwrap();
     let read: crate::record::Record = serde_json::from_str(&text).unwrap();
@@ -237,7 +237,7 @@ fn volumes_and_tmpfs() {
     assert_eq!(cache.source().as_deref(), Some(Path::new("/data/volumes/cache")));
     assert_eq!((cache.typ().as_deref(), words(cache).as_str()), (Some("bind"), "rbind rprivate ro nosuid nodev"));
     assert_eq!(built.volumes.iter().map(|volume| volume.copy).collect::<Vec<_>>(), [true, false]);
-    assert_eq!(built.chown, [Path::new("/srv/file")]);
+    assert_eq!(built.record.chown, [Path::new("/srv/file")]);
     assert_eq!(spec.linux().as_ref().unwrap().rootfs_propagation().as_deref(), Some("rslave"));
     assert_eq!(spec.root().as_ref().unwrap().readonly(), Some(true));
 }

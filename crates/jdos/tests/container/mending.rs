@@ -1,0 +1,124 @@
+//! What `reconcile` mends, and what it does about what it can not mend.
+
+use super::machine::{Machine, until};
+use serde_json::Value;
+use std::{
+    fs,
+    io::{PipeReader, Write},
+    net::TcpListener,
+    path::PathBuf,
+    process::{Child, Stdio},
+};
+
+#[test]
+fn a_port_taken_meanwhile_hinders_nobody() {
+    let machine = Machine::new();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    machine.sleeper("web", &["--network", "bridge", "-p", &format!("127.0.0.1:{port}:80")]);
+    machine.sleeper("other", &[]);
+    let ids = ["web", "other"].map(|name| machine.inspect(name)["id"].clone());
+    for name in ["web", "other"] {
+        machine.kill_monitor(name);
+    }
+    let taken = TcpListener::bind(("127.0.0.1", port)).expect("nobody holds it any more");
+    let outcome = machine.jdos(&["reconcile", "--json"]).code(1).says(&["web", &port.to_string()]);
+    let done: Value = serde_json::from_str(&outcome.stdout).unwrap();
+    for id in &ids {
+        assert!(done["monitors_replaced"].as_array().unwrap().contains(id), "{done}");
+    }
+    let [trouble] = done["troubles"].as_array().unwrap().as_slice() else { panic!("{done}") };
+    assert_eq!((trouble["name"].as_str(), &trouble["container"]), (Some("web"), &ids[0]));
+    assert!(trouble["message"].as_str().unwrap().contains(&port.to_string()), "{trouble}");
+    let warnings = machine.inspect("web")["warnings"].to_string();
+    assert!(warnings.contains(&port.to_string()), "{warnings}");
+    let done = machine.ok(&["reconcile"]);
+    assert!(done.contains("adopted") && !done.contains("replaced"), "{done}");
+    drop(taken);
+}
+
+#[test]
+fn a_container_that_can_not_be_read_hinders_nobody() {
+    let machine = Machine::new();
+    for name in ["bad", "good"] {
+        machine.sleeper(name, &[]);
+    }
+    let id = machine.inspect("bad")["id"].as_str().unwrap().to_owned();
+    for name in ["bad", "good"] {
+        machine.kill_monitor(name);
+    }
+    let state = machine.path("run").join("containers").join(&id).join("state.json");
+    let kept = fs::read(&state).unwrap();
+    fs::write(&state, "nonsense").unwrap();
+    machine.jdos(&["reconcile"]).code(1).says(&["bad", "state.json"]);
+    machine.ok(&["stop", "-t", "0", "good"]);
+    fs::write(&state, kept).unwrap();
+    machine.ok(&["reconcile"]);
+    machine.ok(&["stop", "-t", "0", "bad"]);
+}
+
+fn folder_of(machine: &Machine, part: &str, name: &str) -> PathBuf {
+    machine.path(part).join("containers").join(machine.inspect(name)["id"].as_str().unwrap())
+}
+
+fn names(machine: &Machine) -> Vec<String> {
+    let all: Value = serde_json::from_str(&machine.ok(&["ps", "-a", "--json"])).unwrap();
+    let mut names: Vec<_> =
+        all.as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap().to_owned()).collect();
+    names.sort();
+    names
+}
+
+/// A `run` that has created its container and not started it: it waits to write a warning to a full pipe.
+fn run_held(machine: &Machine, name: &str, flags: &[&str]) -> (Child, PipeReader) {
+    let root = machine.root.to_str().unwrap();
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    writer.write_all(&[b'x'; 65536]).unwrap(); // as much as a pipe holds
+    let words = ["run", "-d", "--name", name, "--network", "host", "-p", "80:80", "--rootfs", root];
+    let mut run = machine.command(&[&words[..], flags, &["true"]].concat());
+    let child = run.stdout(Stdio::null()).stderr(writer).spawn().unwrap();
+    until("it is created", || machine.jdos(&["inspect", name]).code == 0);
+    (child, reader)
+}
+
+#[test]
+fn what_was_to_run_once_does_not_outlive_its_maker() {
+    let machine = Machine::new();
+    let root = machine.root.to_str().unwrap();
+    machine.ok(&["create", "--rm", "--name", "meant", "--network", "none", "--rootfs", root, "true"]);
+    let mut makers = [run_held(&machine, "once", &["--rm"]), run_held(&machine, "often", &[])];
+    machine.ok(&["reconcile"]);
+    assert_eq!(names(&machine), ["meant", "often", "once"], "their makers are about to start them");
+    machine.jdos(&["rm", "once"]).code(4);
+    for (maker, _) in &mut makers {
+        maker.kill().unwrap();
+        maker.wait().unwrap();
+    }
+    machine.ok(&["reconcile"]);
+    assert_eq!(names(&machine), ["meant", "often"]);
+    machine.ok(&["start", "meant"]);
+    until("it has run", || names(&machine) == ["often"]);
+}
+
+#[test]
+fn a_power_cut_is_the_end_of_what_ran() {
+    let machine = Machine::new();
+    machine.sleeper("stays", &[]);
+    machine.sleeper("passes", &["--rm"]);
+    let (mut maker, _pipe) = run_held(&machine, "once", &["--rm"]);
+    maker.kill().unwrap();
+    maker.wait().unwrap();
+    for name in ["stays", "passes", "once"] {
+        let folder = folder_of(&machine, "run", name);
+        if name != "once" {
+            machine.kill_monitor(name);
+            machine.ok(&["kill", name]);
+            until("it is gone", || machine.inspect(name)["pid"].is_null());
+        }
+        fs::remove_dir_all(folder).unwrap();
+    }
+    assert_eq!(machine.inspect("stays")["status"], "exited");
+    machine.ok(&["reconcile"]);
+    assert_eq!(names(&machine), ["stays"]);
+    assert_eq!(machine.inspect("stays")["exit"]["code"], Value::Null);
+    machine.ok(&["start", "stays"]);
+}
