@@ -96,18 +96,11 @@ impl Engine {
         for _ in 0..NAMES {
             context.random = number;
             let mut built = spec::build(options, &facts, &context).map_err(EngineError::Spec)?;
-<<<<<<< HEAD
-            built.record.claimed = claimed;
-=======
->>>>>>> runc
             if let Some(runtime) = &found {
                 built.record.runtime = runtime.clone();
                 Runc::check(&built.record.spec).map_err(EngineError::Spec)?;
             }
-<<<<<<< HEAD
-=======
             built.record.claimed = claimed;
->>>>>>> runc
             let (name, named) = (built.record.name.clone(), built.record.named);
             match symlink(id.as_str(), self.layout.name(&name)) {
                 Ok(()) => {

@@ -214,6 +214,19 @@ fn a_terminal_has_its_size_before_the_program_looks() {
 }
 
 #[test]
+fn exec_leaves_the_callers_terminal_to_its_owner() {
+    use std::os::unix::fs::MetadataExt;
+    let machine = Machine::new();
+    machine.sleeper("one", &["--userns", "host"]);
+    let terminal = Terminal::new(24, 80);
+    let mut child = terminal.spawn(machine.command(&["exec", "-u", "app", "one", "id", "-u"]));
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{}", terminal.screen.lock().unwrap());
+    terminal.shows("1000");
+    assert_eq!(terminal.end.metadata().unwrap().uid(), 0);
+    machine.ok(&["rm", "-f", "one"]);
+}
+
+#[test]
 fn stats_go_on_until_all_that_is_watched_has_ended() {
     let machine = Machine::new();
     machine.sleeper("one", &[]);
