@@ -79,7 +79,8 @@ fn program() -> &'static Path {
 }
 
 fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    // Long, because an emulated machine is slow; it passes only where something is wrong.
+    let deadline = Instant::now() + Duration::from_secs(180);
     loop {
         if let Some(result) = condition() {
             return result;
