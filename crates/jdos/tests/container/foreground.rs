@@ -252,7 +252,7 @@ fn signals_go_to_the_program_until_patience_ends() {
     let mut child = run(&machine, "one", "trap 'echo got; exit 5' TERM; echo ready; while :; do sleep 0.05; done");
     assert_eq!(line(&mut child), "ready");
     send(&child, Signal::TERM);
-    let outcome = finish(child).code(code_of_adopted(5));
+    let outcome = finish(child).code(5);
     assert_eq!(outcome.stdout, "got\n");
 
     let mut child = run(&machine, "two", "trap 'echo no' INT; echo ready; while :; do sleep 0.05; done");
