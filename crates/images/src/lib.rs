@@ -9,6 +9,7 @@
 pub mod digest;
 pub mod media;
 pub mod progress;
+pub mod registry;
 pub mod store;
 
 pub use digest::Hasher;

@@ -17,7 +17,6 @@ use hyper::{
 };
 use jiff::Timestamp;
 use model::image::Repository;
-use sha2::{Digest, Sha256};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
@@ -127,7 +126,7 @@ impl Authority {
     pub async fn login(&self, name: &str, secret: &str) -> Result<Option<Arc<Account>>> {
         let account = self.account(name).await?;
         let account = account.filter(|account| account.is_current(Timestamp::now()));
-        let proof = Sha256::digest(self.key.seal(&["password", name, secret]).as_bytes()).into();
+        let proof = self.key.proof(name, secret);
         if let Some(account) = &account {
             let proven = self.proven.lock().unwrap_or_else(PoisonError::into_inner);
             if proven.get(name).is_some_and(|(was, serial)| {

@@ -1,16 +1,16 @@
 //! What a registry counts.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 use supervisor::{
     Metrics, PrefixTaken,
     prometheus_client::{
-        encoding::EncodeLabelSet,
+        encoding::{EncodeLabel, EncodeLabelSet, LabelSetEncoder},
         metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     },
 };
 
 /// Labels of a request.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Request {
     /// The end point.
     pub route: &'static str,
@@ -21,12 +21,26 @@ pub(super) struct Request {
 }
 
 /// Labels of time.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Place {
     /// The end point.
     pub route: &'static str,
     /// The method.
     pub method: &'static str,
+}
+
+// By hand: the derived code would look for its library at the root of this crate.
+impl EncodeLabelSet for Request {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
+        Place { route: self.route, method: self.method }.encode(encoder)?;
+        ("status", self.status).encode(encoder.encode_label())
+    }
+}
+impl EncodeLabelSet for Place {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
+        ("route", self.route).encode(encoder.encode_label())?;
+        ("method", self.method).encode(encoder.encode_label())
+    }
 }
 
 /// The counters, shared by handle.

@@ -35,7 +35,7 @@ impl<'a> Query<'a> {
 
     /// The first of this name.
     pub fn get(&self, key: &str) -> Option<&str> {
-        self.all(key).next()
+        self.0.iter().find(|pair| pair.0 == key).map(|pair| &*pair.1)
     }
 
     /// All of this name.

@@ -153,7 +153,8 @@ impl Service {
         self.counters.requests.get_or_create(&Counted { route: word, method, status: status.as_u16() }).inc();
         self.counters.seconds.get_or_create(&Place { route: word, method }).observe(began.elapsed().as_secs_f64());
         if let (Ok(Some(route)), Some(action)) = (&parsed, action(&parsed, &parts.method)) {
-            self.record(route, action, &who, &peer, &response, code).await;
+            let digest = response.headers().get(CONTENT_DIGEST).cloned();
+            self.record(route, action, &who, &peer, (status, code, digest)).await;
         }
         if parts.method == Method::HEAD {
             // What the body would be is told by the headers; a length that is said stays said.
@@ -233,8 +234,7 @@ impl Service {
         action: &'static str,
         who: &Identity,
         peer: &Peer,
-        response: &Response<Content>,
-        code: Option<Code>,
+        (status, code, digest): (StatusCode, Option<Code>, Option<HeaderValue>),
     ) {
         if self.audit.is_none() {
             return;
@@ -244,9 +244,9 @@ impl Service {
             Route::Blob(_, digest) => digest.to_string(),
             _ => String::new(),
         };
-        let digest = response.headers().get(CONTENT_DIGEST).and_then(|digest| digest.to_str().ok()).map(str::to_owned);
+        let digest = digest.as_ref().and_then(|digest| digest.to_str().ok()).map(str::to_owned);
         let repository = route.repository().map(Repository::to_string).unwrap_or_default();
-        let (account, client, status) = (who.name().to_owned(), peer.address, response.status().as_u16());
+        let (account, client, status) = (who.name().to_owned(), peer.address, status.as_u16());
         let service = self.clone();
         let write = move || {
             let record = Record {

@@ -105,6 +105,11 @@ impl Key {
         if claims.expires <= now { Err(Refused::Expired) } else { Ok(claims) }
     }
 
+    /// What is remembered of a secret that was right: it tells nothing to whoever reads it.
+    pub fn proof(&self, name: &str, secret: &str) -> [u8; 32] {
+        codec::hmac(&self.0, &[b"proof\0", name.as_bytes(), b"\0", secret.as_bytes()])
+    }
+
     /// A short code that binds `parts` together: addresses that clients bring back cannot be made up.
     pub fn seal(&self, parts: &[&str]) -> String {
         let mut bytes: Vec<&[u8]> = vec![b"seal\0"];

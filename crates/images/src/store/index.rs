@@ -26,7 +26,10 @@ pub struct Module {
 }
 
 /// Every module that keeps tables, in the order in which they are made.
-pub const MODULES: &[Module] = &[Module { name: "store", steps: STEPS, roots: &["SELECT digest FROM images"] }];
+pub const MODULES: &[Module] = &[
+    Module { name: "store", steps: STEPS, roots: &["SELECT digest FROM images"] },
+    crate::registry::schema::MODULE,
+];
 
 const STEPS: &[&str] = &["
     CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
@@ -137,6 +140,11 @@ impl Index {
         let result = self.run(&mut writer, operation, change);
         writer.pragma_update(None, "synchronous", "NORMAL").map_err(self.failed(operation))?;
         result
+    }
+
+    /// A connection of the caller's own, for what SQLite tells each connection by itself.
+    pub(crate) fn connection(&self) -> Result<Connection, StoreError> {
+        connect(&self.path)
     }
 
     /// Names the operation of a database error.
