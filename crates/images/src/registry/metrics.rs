@@ -107,3 +107,19 @@ impl Counters {
         Ok(Self(Arc::new(counters)))
     }
 }
+
+/// One more, until dropped.
+pub(super) struct Present(Gauge);
+
+impl Present {
+    pub fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

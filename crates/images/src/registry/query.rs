@@ -126,7 +126,8 @@ mod tests {
         #[test]
         fn what_is_encoded_is_decoded(text in ".{0,40}") {
             let encoded = format!("x={}", encode(&text));
-            prop_assert_eq!(Query::parse(Some(&encoded)).unwrap().get("x"), Some(&*text));
+            let query = Query::parse(Some(&encoded)).unwrap();
+            prop_assert_eq!(query.get("x"), Some(&*text));
         }
     }
 }

@@ -49,7 +49,14 @@ pub(super) async fn receive(
         }
         let full = std::mem::take(&mut batch);
         service.counters.received.inc_by(full.iter().map(|bytes| bytes.len() as u64).sum());
-        let write = service.block("registry-upload", move || Ok(write(ingest, &full)));
+        let write = async {
+            let written = service.block("registry-upload", move || Ok(write(ingest, &full))).await;
+            // Whoever asks how far it is learns it before the next batch is full.
+            if let (Some(running), Ok((ingest, _))) = (running, &written) {
+                running.at(ingest.written());
+            }
+            written
+        };
         // While this batch is written the next one arrives.
         let (written, next) = tokio::join!(write, async {
             if more { arrival.fill(&mut batch).await } else { Ok(false) }
@@ -59,9 +66,6 @@ pub(super) async fn receive(
             Ok((_, Err(error))) => return (None, Err(write_problem(error))),
             Err(problem) => return (None, Err(problem)),
         };
-        if let Some(running) = running {
-            running.at(ingest.written());
-        }
         if more {
             result = next;
         }

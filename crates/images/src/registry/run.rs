@@ -47,7 +47,8 @@ pub fn run(store: &Store, settings: Settings, ready: impl FnOnce(Addresses)) -> 
         let _first = reload.set(registry.reload()).is_ok();
         let addresses = registry.addresses();
         registry.serve(supervisor.spawner());
-        tracing::info!(address = %addresses.registry, metrics = ?addresses.metrics, "registry ready");
+        let metrics = addresses.metrics.map(tracing::field::display);
+        tracing::info!(address = %addresses.registry, metrics, "registry ready");
         ready(addresses);
         Ok(supervisor.run().await)
     };

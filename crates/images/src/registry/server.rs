@@ -6,7 +6,7 @@ use super::{
     authority::Authority,
     blocking::Pool,
     cache::Cache,
-    metrics::Counters,
+    metrics::{Counters, Present},
     service::{Peer, Service},
     sessions::Sessions,
     settings::{Limits, Settings},
@@ -261,10 +261,9 @@ async fn connection(
             Err(_) => return Ok(()),
         },
     };
-    service.counters.connections.inc();
+    let _present = Present::new(&service.counters.connections);
     let head = limits.head;
     let peer = Peer { address, outbox };
-    let counters = service.counters.clone();
     let handle = service_fn(move |request| {
         let (service, peer) = (service.clone(), peer.clone());
         async move { Ok::<_, Infallible>(service.handle(peer, request).await) }
@@ -279,7 +278,6 @@ async fn connection(
             connection.await
         }
     };
-    counters.connections.dec();
     if let Err(error) = ended {
         tracing::debug!(%address, %error, "connection broken off");
     }

@@ -3,6 +3,7 @@
 use super::{
     access::Verbs,
     body::Content,
+    metrics::Present,
     problem::{Code, Problem, Result},
     range,
     receive::{receive, too_large},
@@ -219,12 +220,13 @@ fn open(call: &Call<'_>, name: &Repository, text: &str) -> Result<IngestId> {
 }
 
 /// The right to send.
-fn send(service: &Service) -> Result<OwnedSemaphorePermit> {
-    service.sending.clone().try_acquire_owned().map_err(|_| {
+fn send(service: &Service) -> Result<(OwnedSemaphorePermit, Present)> {
+    let permit = service.sending.clone().try_acquire_owned().map_err(|_| {
         service.counters.refused.inc();
         Problem::new(Code::TooManyRequests, "too many uploads at a time: come back in a moment")
             .header(RETRY_AFTER, HeaderValue::from_static("1"))
-    })
+    })?;
+    Ok((permit, Present::new(&service.counters.uploads)))
 }
 
 async fn new_ingest(service: &Arc<Service>, algorithm: Algorithm) -> Result<Ingest> {
