@@ -6,11 +6,14 @@
 //! `kill -9` or a power cut the store is as the last finished step left it, and [`collect`] takes away the rest.
 #![forbid(unsafe_code)]
 
+pub mod collect;
 pub mod digest;
+pub mod layer;
 pub mod media;
 pub mod progress;
 pub mod registry;
 pub mod store;
+pub mod tarball;
 
 pub use digest::Hasher;
 pub use progress::{Event, LayerState, Progress, Silent};
