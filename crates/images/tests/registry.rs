@@ -5,6 +5,8 @@
 mod access;
 #[path = "registry/blobs.rs"]
 mod blobs;
+#[path = "registry/collection.rs"]
+mod collection;
 #[path = "registry/harness.rs"]
 mod harness;
 #[path = "registry/limits.rs"]

@@ -50,6 +50,9 @@ pub struct ServeArguments {
     /// Uploads that send at a time
     #[arg(long, value_name = "N", default_value_t = 64, help_heading = "Limits")]
     max_uploads: usize,
+    /// Hours between collections of content that nothing keeps; a disk that fills up is collected at once
+    #[arg(long, value_name = "HOURS", default_value_t = 24, help_heading = "Limits")]
+    collect_every: u32,
     /// Seconds that a client may send or take nothing
     #[arg(long, value_name = "SECONDS", default_value_t = 60, help_heading = "Limits")]
     stall: u64,
@@ -118,6 +121,9 @@ fn settings(arguments: &ServeArguments, folder: PathBuf) -> Result<Settings> {
     if arguments.max_uploads == 0 {
         wrong("--max-uploads", "expected 1 or more");
     }
+    if arguments.collect_every == 0 {
+        wrong("--collect-every", "expected 1 or more");
+    }
     if arguments.stall == 0 {
         wrong("--stall", "expected 1 or more");
     }
@@ -142,6 +148,7 @@ fn settings(arguments: &ServeArguments, folder: PathBuf) -> Result<Settings> {
         url: arguments.url.clone(),
         immutable: arguments.immutable.clone(),
         sparse: arguments.sparse,
+        collect_every: Duration::from_secs(u64::from(arguments.collect_every) * 3600),
         limits: Limits {
             connections: arguments.max_connections,
             uploads: arguments.max_uploads,

@@ -25,8 +25,9 @@ use tokio::sync::Semaphore;
 
 /// Passwords that were right lately are remembered for so many accounts.
 const REMEMBERED: usize = 1024;
-/// Argon2 takes 19 MiB a time.
-const HASHING: usize = 2;
+/// Passwords that are checked at a time: Argon2 takes 19 MiB and a processor for some tens of milliseconds, and who asks
+/// is not known yet.
+const HASHING: usize = 1;
 
 /// Who somebody is.
 #[derive(Debug, Clone)]
@@ -267,16 +268,28 @@ impl Authority {
         Err(Problem::new(Code::Denied, format!("account `{name}` has no grant for {verbs} of {repository}")))
     }
 
-    /// Lets somebody in who is anybody at all: `/v2/`, and lists.
+    /// Lets somebody see a list, which has what that one may read.
     ///
     /// # Errors
-    /// `UNAUTHORIZED` when nobody may do anything without an account.
+    /// `UNAUTHORIZED` when nobody may read anything without an account.
     pub fn require_anybody(&self, identity: &Identity, headers: &HeaderMap) -> Result<()> {
         match identity {
-            Identity::Anonymous if !self.open && self.anonymous.is_empty() => {
+            Identity::Anonymous | Identity::Token(None, _) if !self.open && self.anonymous.is_empty() => {
                 Err(self.refuse(headers, None, "this registry needs an account", ""))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Answers whether somebody is known here: clients ask once, and learn from a refusal how to say who they are. Where
+    /// reading needs no account, a token for nobody in particular will do, so that clients with an account bring it.
+    ///
+    /// # Errors
+    /// `UNAUTHORIZED` with the challenge.
+    pub fn require_introduction(&self, identity: &Identity, headers: &HeaderMap) -> Result<()> {
+        match identity {
+            Identity::Anonymous if !self.open => Err(self.refuse(headers, None, "who are you?", "")),
+            identity => self.require_anybody(identity, headers),
         }
     }
 

@@ -139,7 +139,6 @@ impl Arrival<'_> {
 pub(super) fn too_large() -> Box<Problem> {
     Problem::new(Code::SizeInvalid, "the blob is larger than this registry takes")
         .status(StatusCode::PAYLOAD_TOO_LARGE)
-        .hang_up()
 }
 
 fn cut(cut: Cut) -> Box<Problem> {

@@ -24,15 +24,15 @@ use supervisor::{
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Notify, OwnedSemaphorePermit, Semaphore},
-    time::{interval, sleep, timeout},
+    time::{Instant, interval, sleep, timeout},
 };
 
 /// How often files of the certificate are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How long an upload stays open that nobody goes on with. It stays on disk after that.
 const IDLE_UPLOAD: Duration = Duration::from_secs(600);
-/// Every how many looks rows that nobody needs are swept.
-const SWEEP_EVERY: u32 = 720;
+/// How often the room on the disk is looked at.
+const MEASURE_EVERY: Duration = Duration::from_secs(60);
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long to wait when the kernel has no more descriptors.
@@ -289,13 +289,14 @@ async fn upkeep(
     service: Arc<Service>,
     certificate: Option<Arc<Certificate>>,
     reload: Arc<Notify>,
-) -> Result<(), StoreError> {
+) -> Result<(), io::Error> {
     let mut look = interval(LOOK_EVERY);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut looks = 0u32;
+    let mut collected = Instant::now();
+    let mut measured = collected;
     loop {
         tokio::select! {
-            _ = look.tick() => looks = looks.wrapping_add(1),
+            _ = look.tick() => {}
             () = reload.notified() => {}
         }
         if let Some(certificate) = &certificate {
@@ -306,18 +307,33 @@ async fn upkeep(
             }
         }
         service.sessions.close_idle(IDLE_UPLOAD);
-        if looks.is_multiple_of(SWEEP_EVERY) {
-            looks = looks.wrapping_add(1);
-            let (store, age) = (service.store.clone(), service.settings.limits.unreferenced);
-            match service.pool.run("registry-sweep", move || super::sweep(&store, age)).await {
-                Ok(swept) => {
-                    let swept = swept?;
-                    tracing::debug!(swept, "blobs that no manifest refers to taken from their repositories");
-                }
-                Err(error) => tracing::warn!(%error, "sweep not done"),
-            }
+        let now = Instant::now();
+        let is_due = now.duration_since(collected) >= service.settings.collect_every;
+        if !is_due && now.duration_since(measured) < MEASURE_EVERY {
+            continue;
+        }
+        measured = now;
+        if is_due {
+            collected = now;
+        }
+        let shared = service.clone();
+        let work = move || collect(&shared, is_due);
+        match service.pool.run("registry-collect", work).await.map_err(io::Error::other)? {
+            Ok(()) => {}
+            Err(error) => tracing::error!(error = chain(&error), "nothing collected"),
         }
     }
+}
+
+/// Collects when it is time to, or the disk is past its watermark. Requests go on meanwhile.
+fn collect(service: &Service, is_due: bool) -> Result<(), StoreError> {
+    if !is_due && !service.store.wants_collection()? {
+        return Ok(());
+    }
+    let swept = super::sweep(&service.store, service.settings.limits.unreferenced)?;
+    tracing::debug!(swept, "blobs that no manifest refers to taken from their repositories");
+    // Another process may be at it, and tells what it did.
+    crate::collect::try_run(&service.store, &crate::collect::Options::default()).map(drop)
 }
 
 /// An error and its sources.

@@ -152,7 +152,11 @@ impl Service {
         let method = method(&parts.method);
         self.counters.requests.get_or_create(&Counted { route: word, method, status: status.as_u16() }).inc();
         self.counters.seconds.get_or_create(&Place { route: word, method }).observe(began.elapsed().as_secs_f64());
-        if let (Ok(Some(route)), Some(action)) = (&parsed, action(&parsed, &parts.method)) {
+        // Who has not said who it is has not tried to write yet: every push begins so, and everybody can do it, as often
+        // as it takes to push the records of others out of a log that is bounded.
+        if status != StatusCode::UNAUTHORIZED
+            && let (Ok(Some(route)), Some(action)) = (&parsed, action(&parsed, &parts.method))
+        {
             let digest = response.headers().get(CONTENT_DIGEST).cloned();
             self.record(route, action, &who, &peer, (status, code, digest)).await;
         }
@@ -193,7 +197,7 @@ impl Service {
         }
         match (route, parts.method.as_str()) {
             (Route::Base | Route::Token, _) => {
-                self.authority.require_anybody(who, &parts.headers)?;
+                self.authority.require_introduction(who, &parts.headers)?;
                 Ok(json(&b"{}"[..]))
             }
             (Route::Catalogue, _) => super::lists::catalogue(&call).await,

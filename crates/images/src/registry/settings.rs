@@ -25,6 +25,8 @@ pub struct Settings {
     /// Whether manifests may refer to content that is not in the repository, such as an index of which one platform
     /// was copied.
     pub sparse: bool,
+    /// How often content that nothing keeps is collected; and whenever the disk is past its watermark.
+    pub collect_every: Duration,
     /// Bounds.
     pub limits: Limits,
     /// Where writes are recorded; nowhere when absent.
@@ -44,6 +46,7 @@ impl Settings {
             url: None,
             immutable: Vec::new(),
             sparse: false,
+            collect_every: Duration::from_secs(24 * 3600),
             limits: Limits::default(),
             audit: None,
         }
