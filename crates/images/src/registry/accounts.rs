@@ -64,7 +64,9 @@ pub struct Account {
 #[derive(Debug, thiserror::Error)]
 pub enum AccountError {
     /// The name has a wrong form.
-    #[error("`{0}` is not an account name: expected 1 to 64 lower-case letters, digits, `.`, `_` or `-`, the first a letter or digit")]
+    #[error(
+        "`{0}` is not an account name: expected 1 to 64 lower-case letters, digits, `.`, `_` or `-`, the first a letter or digit"
+    )]
     Name(String),
     /// There is one of that name.
     #[error("there is an account `{0}` already")]

@@ -79,7 +79,8 @@ impl Audit {
 
     /// The file to append to; a full one has been moved away.
     fn file(&self) -> io::Result<File> {
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(self.numbered("lock"))?;
+        let lock =
+            OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(self.numbered("lock"))?;
         flock(&lock, FlockOperation::LockExclusive)?;
         if fs::metadata(&self.path).is_ok_and(|found| found.len() >= self.bytes) {
             for number in (1..self.files).rev() {

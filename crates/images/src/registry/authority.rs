@@ -69,10 +69,18 @@ pub(super) struct Authority {
 }
 
 /// The subject that an unknown name is checked against, so that it takes as long as a known one.
-const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$MYhVTsvUTvKVPWmxl3zg2pyXDTg8WFwYQ5A4SMkOJ9I";
+const NOBODY: &str =
+    "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$MYhVTsvUTvKVPWmxl3zg2pyXDTg8WFwYQ5A4SMkOJ9I";
 
 impl Authority {
-    pub fn new(settings: &Settings, accounts: Accounts, key: Key, cache: Arc<Cache>, pool: Pool, counters: Counters) -> Self {
+    pub fn new(
+        settings: &Settings,
+        accounts: Accounts,
+        key: Key,
+        cache: Arc<Cache>,
+        pool: Pool,
+        counters: Counters,
+    ) -> Self {
         Self {
             open: settings.open,
             anonymous: settings.anonymous.clone(),
@@ -130,9 +138,7 @@ impl Authority {
         let proof = self.key.proof(name, secret);
         if let Some(account) = &account {
             let proven = self.proven.lock().unwrap_or_else(PoisonError::into_inner);
-            if proven.get(name).is_some_and(|(was, serial)| {
-                *serial == account.serial && codec::same(was, &proof)
-            }) {
+            if proven.get(name).is_some_and(|(was, serial)| *serial == account.serial && codec::same(was, &proof)) {
                 return Ok(Some(account.clone()));
             }
         }
@@ -256,7 +262,12 @@ impl Authority {
         let scope = Scope { repository: repository.clone(), verbs };
         let account = match identity {
             Identity::Anonymous | Identity::Token(None, _) => {
-                return Err(self.refuse(headers, Some(&scope), &format!("{verbs} of {repository} needs an account"), ""));
+                return Err(self.refuse(
+                    headers,
+                    Some(&scope),
+                    &format!("{verbs} of {repository} needs an account"),
+                    "",
+                ));
             }
             Identity::Account(account) | Identity::Token(Some(account), _) => account,
         };

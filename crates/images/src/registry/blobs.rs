@@ -164,9 +164,8 @@ pub(super) async fn delete(call: &Call<'_>, name: &Repository, digest: &Digest) 
     let (service, wanted_name, wanted_digest) = (call.service.clone(), name.clone(), digest.clone());
     let remove = move || {
         let index = service.store.index();
-        let change = index.write_durably("remove a blob", |transaction| {
-            rows::unlink_blob(transaction, &wanted_name, &wanted_digest)
-        });
+        let change = index
+            .write_durably("remove a blob", |transaction| rows::unlink_blob(transaction, &wanted_name, &wanted_digest));
         change.map_err(|error| store_problem("removal of a blob", &error))
     };
     if !call.service.block("registry-blob", remove).await? {

@@ -72,7 +72,8 @@ pub(super) fn check(bytes: &[u8], content_type: Option<&str>) -> Result<Checked>
     if !index && document.config.is_none() {
         return Err(invalid("it has neither `config` nor `manifests`".to_owned()));
     }
-    let sent = content_type.map(|text| text.split(';').next().unwrap_or_default().trim()).filter(|text| !text.is_empty());
+    let sent =
+        content_type.map(|text| text.split(';').next().unwrap_or_default().trim()).filter(|text| !text.is_empty());
     let said = document.media_type.as_deref().filter(|text| !text.is_empty());
     if let (Some(sent), Some(said)) = (sent, said)
         && sent != said

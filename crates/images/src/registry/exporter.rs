@@ -30,7 +30,8 @@ pub(super) async fn accept(listener: Arc<TcpListener>, metrics: Metrics, spawner
             continue;
         };
         let metrics = metrics.clone();
-        let spec = JobSpec::new("registry-scrape").on_error(JobFate::Ignore).on_panic(JobFate::Ignore).stage(Stage::Base);
+        let spec =
+            JobSpec::new("registry-scrape").on_error(JobFate::Ignore).on_panic(JobFate::Ignore).stage(Stage::Base);
         spawner.spawn_job(spec, move |_| async move {
             serve(socket, metrics).await;
             drop(place);

@@ -34,7 +34,8 @@ pub(super) async fn tags(call: &Call<'_>, name: &Repository) -> Result<Response<
         list.map_err(|error| store_problem("list of tags", &error))
     };
     let mut tags = call.service.block("registry-list", list).await?.ok_or_else(|| {
-        Problem::new(Code::NameUnknown, format!("there is no repository {name}")).detail(document!({ "name": name.as_str() }))
+        Problem::new(Code::NameUnknown, format!("there is no repository {name}"))
+            .detail(document!({ "name": name.as_str() }))
     })?;
     let more = tags.len() > limit;
     tags.truncate(limit);

@@ -55,9 +55,9 @@ pub(super) async fn get(call: &Call<'_>, name: &Repository, reference: &Referenc
             service.block("registry-manifest", read).await?
         }
     };
-    let matches = call.header(&IF_NONE_MATCH).is_some_and(|known| {
-        manifest.tag_header.to_str().is_ok_and(|tag| is_match(known, tag))
-    });
+    let matches = call
+        .header(&IF_NONE_MATCH)
+        .is_some_and(|known| manifest.tag_header.to_str().is_ok_and(|tag| is_match(known, tag)));
     let status = if matches { StatusCode::NOT_MODIFIED } else { StatusCode::OK };
     let content = if matches { Content::Empty } else { Content::Whole(manifest.bytes.clone()) };
     let mut response = with_status(status, content);
@@ -201,16 +201,17 @@ impl Push {
         match checked.map_err(failed)? {
             Some(verified) => verified?,
             None if service.settings.sparse => {}
-            None => self.checked.references.iter().find(|part| !part.is_foreign).map_or(Ok(()), |part| {
-                Err(missing(&self.name, &part.digest))
-            })?,
+            None => self
+                .checked
+                .references
+                .iter()
+                .find(|part| !part.is_foreign)
+                .map_or(Ok(()), |part| Err(missing(&self.name, &part.digest)))?,
         }
         let lease = store.lease(Owner::Process).map_err(failed)?;
         let mut ingest = store.ingest_as(self.digest.algorithm()).map_err(failed)?;
         let written = ingest.write_all(bytes);
-        written.map_err(|source| {
-            failed(StoreError::Io { operation: "write", path: "a manifest".into(), source })
-        })?;
+        written.map_err(|source| failed(StoreError::Io { operation: "write", path: "a manifest".into(), source }))?;
         ingest.commit(&self.digest, &lease).map_err(|error| match error {
             CommitError::Store(error) => failed(error),
             mismatch => Problem::internal(WHAT, &mismatch),
@@ -247,7 +248,8 @@ impl Push {
                 None if part.is_foreign || service.settings.sparse => {}
                 None => return Ok(Err(missing(&self.name, &part.digest))),
                 Some(size) if size != part.size => {
-                    let message = format!("the manifest says that {} has {} bytes: it has {size}", part.digest, part.size);
+                    let message =
+                        format!("the manifest says that {} has {} bytes: it has {size}", part.digest, part.size);
                     return Ok(Err(Problem::new(Code::ManifestInvalid, message)));
                 }
                 Some(_) => {}

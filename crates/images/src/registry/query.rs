@@ -74,7 +74,10 @@ impl Page {
                 )
             })
         });
-        Ok(Self { asked: asked.transpose()?, last: query.get("last").map(str::to_owned).filter(|last| !last.is_empty()) })
+        Ok(Self {
+            asked: asked.transpose()?,
+            last: query.get("last").map(str::to_owned).filter(|last| !last.is_empty()),
+        })
     }
 
     /// How many entries the page has at most.

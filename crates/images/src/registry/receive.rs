@@ -58,9 +58,8 @@ pub(super) async fn receive(
             written
         };
         // While this batch is written the next one arrives.
-        let (written, next) = tokio::join!(write, async {
-            if more { arrival.fill(&mut batch).await } else { Ok(false) }
-        });
+        let (written, next) =
+            tokio::join!(write, async { if more { arrival.fill(&mut batch).await } else { Ok(false) } });
         ingest = match written {
             Ok((ingest, Ok(()))) => ingest,
             Ok((_, Err(error))) => return (None, Err(write_problem(error))),
@@ -137,8 +136,7 @@ impl Arrival<'_> {
 
 /// The content is larger than a blob may be.
 pub(super) fn too_large() -> Box<Problem> {
-    Problem::new(Code::SizeInvalid, "the blob is larger than this registry takes")
-        .status(StatusCode::PAYLOAD_TOO_LARGE)
+    Problem::new(Code::SizeInvalid, "the blob is larger than this registry takes").status(StatusCode::PAYLOAD_TOO_LARGE)
 }
 
 fn cut(cut: Cut) -> Box<Problem> {

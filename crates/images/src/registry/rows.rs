@@ -23,7 +23,11 @@ pub(super) struct BlobRow {
 /// One column that is a digest; the database holds none that is malformed.
 fn digest(text: String) -> Result<Digest> {
     text.parse().map_err(|error| {
-        rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::<model::image::DigestError>::new(error))
+        rusqlite::Error::FromSqlConversionFailure(
+            0,
+            rusqlite::types::Type::Text,
+            Box::<model::image::DigestError>::new(error),
+        )
     })
 }
 
@@ -122,7 +126,8 @@ pub(super) fn add_manifest(
     checked: &Checked,
     now: i64,
 ) -> Result<()> {
-    let sql = "INSERT INTO registry_manifests (repository, digest, media_type, size, pushed) VALUES (?1, ?2, ?3, ?4, ?5)
+    let sql =
+        "INSERT INTO registry_manifests (repository, digest, media_type, size, pushed) VALUES (?1, ?2, ?3, ?4, ?5)
         ON CONFLICT (repository, digest) DO UPDATE SET media_type = ?3";
     let values = params![repository, digest.as_str(), checked.media_type, size, now];
     transaction.prepare_cached(sql)?.execute(values)?;

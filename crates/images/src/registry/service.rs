@@ -192,8 +192,9 @@ impl Service {
         }
         if !allowed {
             let message = format!("{} is not possible here: expected {}", parts.method, route.methods());
-            return Err(Problem::new(Code::Unsupported, message)
-                .header(ALLOW, HeaderValue::from_static(route.methods())));
+            return Err(
+                Problem::new(Code::Unsupported, message).header(ALLOW, HeaderValue::from_static(route.methods()))
+            );
         }
         match (route, parts.method.as_str()) {
             (Route::Base | Route::Token, _) => {

@@ -34,7 +34,9 @@ pub(super) async fn answer(service: &Arc<Service>, parts: &Parts, body: &mut Inc
             let form = Query::parse(Some(text))?;
             match form.get("grant_type") {
                 Some("password") => {}
-                Some(other) => return Err(invalid(&format!("grant_type `{other}` is not supported: expected password"))),
+                Some(other) => {
+                    return Err(invalid(&format!("grant_type `{other}` is not supported: expected password")));
+                }
                 None => return Err(invalid("grant_type is missing: expected password")),
             }
             let name = form.get("username").unwrap_or_default();
@@ -43,8 +45,11 @@ pub(super) async fn answer(service: &Arc<Service>, parts: &Parts, body: &mut Inc
             service.authority.issue(&Identity::Account(account), &form.all("scope").collect::<Vec<_>>())?
         }
         _ => {
-            return Err(Problem::new(Code::Unsupported, format!("{} is not possible here: expected GET or POST", parts.method))
-                .header(ALLOW, HeaderValue::from_static("GET, POST")));
+            return Err(Problem::new(
+                Code::Unsupported,
+                format!("{} is not possible here: expected GET or POST", parts.method),
+            )
+            .header(ALLOW, HeaderValue::from_static("GET, POST")));
         }
     };
     let mut response = json(document.to_string());

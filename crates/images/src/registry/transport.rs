@@ -157,7 +157,11 @@ impl Transport {
 }
 
 impl AsyncRead for Transport {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         match &mut self.stream {
             Stream::Plain(socket, _) => Pin::new(socket).poll_read(context, buffer),
             Stream::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
@@ -210,12 +214,7 @@ impl AsyncWrite for Transport {
     }
 }
 
-fn poll_send(
-    socket: &TcpStream,
-    outbox: &Outbox,
-    most: usize,
-    context: &mut Context<'_>,
-) -> Poll<io::Result<usize>> {
+fn poll_send(socket: &TcpStream, outbox: &Outbox, most: usize, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
     loop {
         ready!(socket.poll_write_ready(context))?;
         match socket.try_io(Interest::WRITABLE, || outbox.send(socket, most)) {

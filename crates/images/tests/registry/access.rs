@@ -69,7 +69,9 @@ fn basic_authentication() {
     for _ in 0..3 {
         assert_eq!(with(&server, "GET", "/v2/", &anna, b"").status, 200);
     }
-    for wrong in [basic("anna", "wrong horse"), basic("bert", PASSWORD), "Basic ???".into(), "Digest x".into(), "x".into()] {
+    for wrong in
+        [basic("anna", "wrong horse"), basic("bert", PASSWORD), "Basic ???".into(), "Digest x".into(), "x".into()]
+    {
         assert_eq!(with(&server, "GET", "/v2/", &wrong, b"").refused(), (401, "UNAUTHORIZED".into()), "{wrong}");
     }
     assert_eq!(push(&server, "team/app", &anna).status, 201);
@@ -114,8 +116,11 @@ fn bearer_tokens() {
     let wrong = server.send("GET", "/v2/token", &[("authorization", &basic("anna", "x"))], b"");
     assert_eq!(wrong.refused(), (401, "UNAUTHORIZED".into()));
 
-    let form = |body: &str| server.send("POST", "/v2/token", &[("content-type", "application/x-www-form-urlencoded")], body.as_bytes());
-    let granted = form("grant_type=password&username=anna&password=correct+horse&service=x&scope=repository%3Ateam%2Fapp%3Apull");
+    let form = |body: &str| {
+        server.send("POST", "/v2/token", &[("content-type", "application/x-www-form-urlencoded")], body.as_bytes())
+    };
+    let granted =
+        form("grant_type=password&username=anna&password=correct+horse&service=x&scope=repository%3Ateam%2Fapp%3Apull");
     let granted: Value = granted.json();
     assert_eq!(granted["scope"], "repository:team/app:pull");
     let by_form = format!("Bearer {}", granted["access_token"].as_str().unwrap());
@@ -138,7 +143,10 @@ fn robots_and_expiry() {
     assert_eq!(push(&server, "team/app", &robot).status, 201);
     assert_eq!(push(&server, "team/other", &robot).status, 403);
     let blob = format!("/v2/team/app/blobs/{}", sha256(b"x"));
-    assert_eq!(with(&server, "DELETE", &blob, &token(&server, Some(&robot), &["repository:team/app:*"]), b"").status, 202);
+    assert_eq!(
+        with(&server, "DELETE", &blob, &token(&server, Some(&robot), &["repository:team/app:*"]), b"").status,
+        202
+    );
     let rotated = accounts.rotate("ci").unwrap();
     assert_eq!(with(&server, "GET", "/v2/", &robot, b"").status, 401);
     assert_eq!(with(&server, "GET", "/v2/", &basic("ci", rotated.expose()), b"").status, 200);
@@ -155,7 +163,8 @@ fn anonymous_reading_by_choice() {
     let robot = basic("ci", secret.expose());
     for repository in ["public/a", "private/a"] {
         assert_eq!(push(&server, repository, &robot).status, 201);
-        let config = with(&server, "POST", &format!("/v2/{repository}/blobs/uploads/?digest={}", sha256(b"{}")), &robot, b"{}");
+        let config =
+            with(&server, "POST", &format!("/v2/{repository}/blobs/uploads/?digest={}", sha256(b"{}")), &robot, b"{}");
         assert_eq!(config.status, 201);
         let document = serde_json::json!({ "schemaVersion": 2, "mediaType": MANIFEST, "layers": [],
             "config": { "mediaType": "application/x", "digest": sha256(b"{}").as_str(), "size": 2 } });
@@ -215,11 +224,14 @@ fn writes_are_recorded() {
             (text("account"), text("action"), text("repository"), line["status"].as_u64().unwrap(), text("error"))
         })
         .collect();
-    assert_eq!(seen, [
-        ("ci", "begin-upload", "app", 201, ""),
-        ("ci", "begin-upload", "other", 403, "DENIED"),
-        ("ci", "delete-tag", "app", 404, "MANIFEST_UNKNOWN"),
-    ]);
+    assert_eq!(
+        seen,
+        [
+            ("ci", "begin-upload", "app", 201, ""),
+            ("ci", "begin-upload", "other", 403, "DENIED"),
+            ("ci", "delete-tag", "app", 404, "MANIFEST_UNKNOWN"),
+        ]
+    );
     assert_eq!(lines[0]["digest"], sha256(b"x").as_str());
     assert!(lines[0]["client"].as_str().unwrap().starts_with("127.0.0.1:"));
     assert!(!text.contains(secret.expose()));

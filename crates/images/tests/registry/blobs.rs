@@ -16,7 +16,10 @@ fn base_and_unknown_paths() {
     assert_eq!(post.header("allow"), Some("GET, HEAD"));
     assert_eq!(server.get("/v2/Upper/tags/list").refused(), (400, "NAME_INVALID".into()));
     assert_eq!(server.get("/v2/a/blobs/sha256:zz").refused(), (400, "DIGEST_INVALID".into()));
-    assert_eq!(server.get("/v2/a/blobs/md5:d41d8cd98f00b204e9800998ecf8427e").refused(), (400, "DIGEST_INVALID".into()));
+    assert_eq!(
+        server.get("/v2/a/blobs/md5:d41d8cd98f00b204e9800998ecf8427e").refused(),
+        (400, "DIGEST_INVALID".into())
+    );
 }
 
 #[test]
@@ -71,9 +74,12 @@ fn parts() {
         let path = format!("/v2/a/blobs/{digest}");
         let part = |range: &str| server.send("GET", &path, &[("range", range)], b"");
         let last = length - 1;
-        for (range, start, end) in
-            [("bytes=0-99", 0, 99), ("bytes=500-", 500, last), ("bytes=-100", length - 100, last), ("bytes=999-99999999", 999, last)]
-        {
+        for (range, start, end) in [
+            ("bytes=0-99", 0, 99),
+            ("bytes=500-", 500, last),
+            ("bytes=-100", length - 100, last),
+            ("bytes=999-99999999", 999, last),
+        ] {
             let answer = part(range);
             assert_eq!(answer.status, 206, "{range}");
             assert_eq!(answer.header("content-range"), Some(&*format!("bytes {start}-{end}/{length}")));

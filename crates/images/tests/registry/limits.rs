@@ -147,9 +147,7 @@ fn requests_under_way_end_in_order() {
     assert_eq!(idle.send("GET", "/v2/", &[], b"").status, 200);
     eventually("the upload has begun", || server.get(upload.location()).status == 204);
     server.stop();
-    eventually("no connection is taken any more", || {
-        TcpStream::connect(server.address()).is_err()
-    });
+    eventually("no connection is taken any more", || TcpStream::connect(server.address()).is_err());
     assert!(idle.is_closed());
     writing.write(&content[100_000..]).unwrap();
     assert_eq!(writing.receive(false).status, 201);

@@ -129,8 +129,12 @@ fn an_image_without_artifact_type_has_its_configurations() {
     });
     server.manifest("a", "index", &index);
     let list = server.get(&format!("/v2/a/referrers/{digest}")).json();
-    let kinds: Vec<_> = list["manifests"].as_array().unwrap().iter().map(|entry| entry["artifactType"].clone()).collect();
-    assert!(kinds.contains(&json!("application/vnd.oci.image.config.v1+json")) && kinds.contains(&Value::Null), "{kinds:?}");
+    let kinds: Vec<_> =
+        list["manifests"].as_array().unwrap().iter().map(|entry| entry["artifactType"].clone()).collect();
+    assert!(
+        kinds.contains(&json!("application/vnd.oci.image.config.v1+json")) && kinds.contains(&Value::Null),
+        "{kinds:?}"
+    );
 }
 
 #[test]
@@ -139,11 +143,17 @@ fn many_referrers_come_in_pages() {
     let subject = server.image_document("a", &[b"layer"]);
     let digest = server.manifest("a", "v1", &subject);
     for number in 0..7 {
-        refer(&server, &subject, if number % 2 == 0 { "application/even" } else { "application/odd" }, &number.to_string());
+        refer(
+            &server,
+            &subject,
+            if number % 2 == 0 { "application/even" } else { "application/odd" },
+            &number.to_string(),
+        );
     }
     let (found, pages) = all(&server, &format!("/v2/a/referrers/{digest}?n=3"), "manifests");
     assert_eq!((found.len(), pages), (7, 3));
-    let (found, pages) = all(&server, &format!("/v2/a/referrers/{digest}?n=3&artifactType=application/even"), "manifests");
+    let (found, pages) =
+        all(&server, &format!("/v2/a/referrers/{digest}?n=3&artifactType=application/even"), "manifests");
     assert_eq!((found.len(), pages), (4, 2));
     // Without a number, pages are as large as a manifest may be: rows of 1 MiB make two entries over it.
     let sql = "UPDATE registry_referrers SET descriptor = json_set(descriptor, '$.annotations.note', printf('%.*c', 1200000, 'x'))";

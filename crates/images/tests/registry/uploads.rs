@@ -121,7 +121,10 @@ fn a_wrong_digest_is_refused_and_nothing_is_left() {
     let location = begin(&server, "a");
     assert_eq!(finish(&server, &location, "sha256:12", b"other").refused(), (400, "DIGEST_INVALID".into()));
     assert_eq!(server.send("PUT", &location, &[OCTETS], b"").refused(), (400, "DIGEST_INVALID".into()));
-    assert_eq!(server.send("POST", "/v2/a/blobs/uploads/?digest=x", &[], b"").refused(), (400, "DIGEST_INVALID".into()));
+    assert_eq!(
+        server.send("POST", "/v2/a/blobs/uploads/?digest=x", &[], b"").refused(),
+        (400, "DIGEST_INVALID".into())
+    );
     assert_eq!(server.head(&format!("/v2/a/blobs/{digest}")).status, 404);
     assert_eq!(server.delete(&location).status, 204);
     let left = std::fs::read_dir(server.path().join("images/ingest")).unwrap().count();
@@ -153,7 +156,9 @@ fn addresses_are_bound_to_their_repository() {
     assert_eq!(server.get(&made_up).status, 404);
     assert_eq!(server.get("/v2/a/blobs/uploads/nothing").refused(), (404, "BLOB_UPLOAD_UNKNOWN".into()));
     assert_eq!(server.delete(&location).status, 204);
-    for answer in [server.delete(&location), chunk(&server, &location, 0, b"x"), finish(&server, &location, sha256(b""), b"")] {
+    for answer in
+        [server.delete(&location), chunk(&server, &location, 0, b"x"), finish(&server, &location, sha256(b""), b"")]
+    {
         assert_eq!(answer.refused(), (404, "BLOB_UPLOAD_UNKNOWN".into()));
     }
 }
