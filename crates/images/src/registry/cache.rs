@@ -126,11 +126,13 @@ impl Manifest {
 /// Answers about manifests, by repository and reference, and accounts by name.
 pub(super) struct Cache {
     generations: Generations,
-    manifests: Mutex<Halves<(Repository, Reference), Stamped<Arc<Manifest>>>>,
+    manifests: Mutex<Names>,
     contents: Mutex<Halves<(Digest, String), Arc<Manifest>>>,
     accounts: Mutex<Halves<String, Stamped<Option<Arc<Account>>>>>,
 }
 
+/// What names name, by generation.
+type Names = Halves<(Repository, Reference), Stamped<Arc<Manifest>>>;
 /// A value and the generation that it was read in.
 type Stamped<T> = (u64, T);
 

@@ -31,8 +31,6 @@ const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 const TAG: HeaderName = HeaderName::from_static("oci-tag");
 /// Tags that one push may set.
 const TAGS: usize = 32;
-/// The limit as a length in memory.
-const LIMIT: usize = MANIFEST_LIMIT as usize;
 
 /// `GET` and `HEAD` of a manifest.
 pub(super) async fn get(call: &Call<'_>, name: &Repository, reference: &Reference) -> Result<Response<Content>> {
@@ -151,14 +149,15 @@ pub(super) async fn put(
 
 async fn collect(call: &Call<'_>, body: &mut Incoming) -> Result<Bytes> {
     let too_large = || {
-        Problem::new(Code::SizeInvalid, format!("the manifest is larger than {LIMIT} bytes"))
+        Problem::new(Code::SizeInvalid, format!("the manifest is larger than {MANIFEST_LIMIT} bytes"))
             .status(StatusCode::PAYLOAD_TOO_LARGE)
     };
     if content_length(&call.parts.headers)?.is_some_and(|length| length > MANIFEST_LIMIT) {
         return Err(too_large());
     }
     let limit = call.service.settings.limits.stall;
-    match timeout(limit, Limited::new(body, LIMIT).collect()).await {
+    let most = usize::try_from(MANIFEST_LIMIT).unwrap_or(usize::MAX);
+    match timeout(limit, Limited::new(body, most).collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(error)) => Err(Problem::new(Code::ManifestInvalid, format!("the manifest cannot be read: {error}"))),

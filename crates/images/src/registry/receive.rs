@@ -1,4 +1,4 @@
-//! Takes the body of a request into an ingest: one batch is hashed and written while the next one arrives.
+//! Takes the body of a request into an ingest.
 
 use super::{
     problem::{Code, Problem, Result},
@@ -16,7 +16,7 @@ use std::{
 };
 use tokio::time::{Instant, timeout_at};
 
-/// Bytes that are hashed and written at once. Two batches are in memory for each upload that sends.
+/// Bytes that are handed to another thread at once. Two batches are in memory for each upload that sends.
 const BATCH: usize = 512 << 10;
 /// A client that sends less than this in the time that it may stall is not waited for any longer.
 const LEAST: u64 = 16 << 10;
@@ -31,6 +31,10 @@ enum Cut {
 
 /// Takes `body` in, up to `most` bytes.
 ///
+/// A piece is hashed and written where it arrived, while it is in the caches of that processor. Since writing may wait for
+/// the disk, only so many uploads do that at a time as leave threads for everybody else; the others collect batches and
+/// hand them to the threads that may block.
+///
 /// The ingest comes back whatever happened, with as much as has arrived; but not if writing failed.
 pub(super) async fn receive(
     service: &Arc<Service>,
@@ -41,35 +45,59 @@ pub(super) async fn receive(
 ) -> (Option<Ingest>, Result<()>) {
     let mut arrival = Arrival { body, room: most, patience: service.settings.limits.stall, running };
     let mut batch = Vec::new();
-    let mut result = arrival.fill(&mut batch).await;
-    loop {
-        let more = matches!(result, Ok(true));
-        if batch.is_empty() {
-            break;
-        }
-        let full = std::mem::take(&mut batch);
-        service.counters.received.inc_by(full.iter().map(|bytes| bytes.len() as u64).sum());
-        let write = async {
-            let written = service.block("registry-upload", move || Ok(write(ingest, &full))).await;
-            // Whoever asks how far it is learns it before the next batch is full.
-            if let (Some(running), Ok((ingest, _))) = (running, &written) {
+    let mut result = arrival.fill(&mut batch, 1).await;
+    while !batch.is_empty() {
+        let mut more = matches!(result, Ok(true));
+        if let Ok(_place) = service.in_place.try_acquire() {
+            let pieces = std::mem::take(&mut batch);
+            service.counters.received.inc_by(length(&pieces));
+            let written;
+            (ingest, written) = write(ingest, &pieces);
+            if let Err(error) = written {
+                return (None, Err(write_problem(error)));
+            }
+            if let Some(running) = running {
                 running.at(ingest.written());
             }
-            written
-        };
-        // While this batch is written the next one arrives.
-        let (written, next) =
-            tokio::join!(write, async { if more { arrival.fill(&mut batch).await } else { Ok(false) } });
-        ingest = match written {
-            Ok((ingest, Ok(()))) => ingest,
-            Ok((_, Err(error))) => return (None, Err(write_problem(error))),
-            Err(problem) => return (None, Err(problem)),
-        };
+        } else {
+            if more {
+                result = arrival.fill(&mut batch, BATCH).await;
+                more = matches!(result, Ok(true));
+            }
+            let full = std::mem::take(&mut batch);
+            service.counters.received.inc_by(length(&full));
+            let write = async {
+                let written = service.block("registry-upload", move || Ok(write(ingest, &full))).await;
+                // Whoever asks how far it is learns it before the next batch is full.
+                if let (Some(running), Ok((ingest, _))) = (running, &written) {
+                    running.at(ingest.written());
+                }
+                written
+            };
+            // While this batch is written the next one arrives.
+            let (written, next) =
+                tokio::join!(write, async { if more { arrival.fill(&mut batch, BATCH).await } else { Ok(false) } });
+            ingest = match written {
+                Ok((ingest, Ok(()))) => ingest,
+                Ok((_, Err(error))) => return (None, Err(write_problem(error))),
+                Err(problem) => return (None, Err(problem)),
+            };
+            if more {
+                result = next;
+            }
+            continue;
+        }
         if more {
-            result = next;
+            // Others are served between two pieces.
+            tokio::task::yield_now().await;
+            result = arrival.fill(&mut batch, 1).await;
         }
     }
     (Some(ingest), result.map(drop))
+}
+
+fn length(pieces: &[Bytes]) -> u64 {
+    pieces.iter().map(|bytes| bytes.len() as u64).sum()
 }
 
 fn write(mut ingest: Ingest, batch: &[Bytes]) -> (Ingest, io::Result<()>) {
@@ -90,12 +118,13 @@ struct Arrival<'a> {
 }
 
 impl Arrival<'_> {
-    /// Fills a batch; whether there may be more. What has arrived before a failure is in the batch.
-    async fn fill(&mut self, batch: &mut Vec<Bytes>) -> Result<bool> {
-        let mut filled = 0;
+    /// Adds to a batch until it has `enough` bytes; whether there may be more. What has arrived before a failure is in the
+    /// batch.
+    async fn fill(&mut self, batch: &mut Vec<Bytes>, enough: usize) -> Result<bool> {
+        let mut filled: usize = batch.iter().map(Bytes::len).sum();
         let mut deadline = Instant::now() + self.patience;
         let mut slow = 0;
-        while filled < BATCH {
+        while filled < enough {
             let wanted = async {
                 match self.running {
                     Some(running) => running.wanted().await,

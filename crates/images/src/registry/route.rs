@@ -163,7 +163,8 @@ fn decode(text: &str) -> Result<Cow<'_, str>> {
 /// Resolves the percent signs of a path, or of a parameter, where `+` is a space too. `None` if it is malformed or
 /// not UTF-8.
 pub(super) fn percent_decode(text: &str, plus: bool) -> Option<Cow<'_, str>> {
-    if !text.contains('%') && !(plus && text.contains('+')) {
+    let is_plain = !text.contains('%') && (!plus || !text.contains('+'));
+    if is_plain {
         return Some(Cow::Borrowed(text));
     }
     let mut bytes = Vec::with_capacity(text.len());

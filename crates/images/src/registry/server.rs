@@ -153,6 +153,7 @@ impl Registry {
             counters,
             audit,
             sending: Arc::new(Semaphore::new(uploads)),
+            in_place: Semaphore::new(tokio::runtime::Handle::current().metrics().num_workers() / 2),
         };
         Ok(Self {
             service: Arc::new(service),

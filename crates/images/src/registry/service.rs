@@ -62,6 +62,8 @@ pub(super) struct Service {
     pub audit: Option<Audit>,
     /// Uploads that send.
     pub sending: Arc<Semaphore>,
+    /// Uploads that write on a thread of the runtime: fewer than it has.
+    pub in_place: Semaphore,
 }
 
 /// A request whose path was understood and whose sender is known.

@@ -40,7 +40,7 @@ pub(super) struct Sessions {
 }
 
 enum Slot {
-    Idle(Ingest, Instant),
+    Idle(Box<Ingest>, Instant),
     Busy(Arc<Running>),
 }
 
@@ -108,7 +108,7 @@ impl Sessions {
         };
         let oldest = if slots.len() >= self.most { slots.iter().filter_map(idle).min() } else { None };
         let closed = oldest.and_then(|(_, id)| slots.remove(&id));
-        slots.insert(ingest.id().clone(), Slot::Idle(ingest, Instant::now()));
+        slots.insert(ingest.id().clone(), Slot::Idle(Box::new(ingest), Instant::now()));
         drop(slots);
         drop(closed);
         self.freed.notify_waiters();
@@ -165,7 +165,7 @@ impl Sessions {
                 slots.insert(id.clone(), Slot::Busy(running.clone()));
                 return Err(running);
             }
-            Some(Slot::Idle(ingest, _)) => Some(ingest),
+            Some(Slot::Idle(ingest, _)) => Some(*ingest),
             None => None,
         };
         let written = AtomicU64::new(idle.as_ref().map_or(0, Ingest::written));
