@@ -17,6 +17,8 @@ use serde_json::json as document;
 const FILTERS: HeaderName = HeaderName::from_static("oci-filters-applied");
 /// Bytes of a page of referrers at most: what clients take for the largest manifest.
 const REFERRERS: usize = 4 << 20;
+/// Between kind and digest of a place in the list.
+const PARTED: char = ' ';
 /// What stands around the entries of such a page.
 const HEAD: &str = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":["#;
 
@@ -83,12 +85,15 @@ pub(super) async fn referrers(call: &Call<'_>, name: &Repository, subject: &Dige
     let artifact_type = call.query.get("artifactType").filter(|text| !text.is_empty()).map(str::to_owned);
     let (service, wanted, about) = (call.service.clone(), name.clone(), subject.clone());
     let (last, filter) = (page.last.clone().unwrap_or_default(), artifact_type.clone());
+    // A place in the list is a kind and a digest, parted by what is not in a digest.
+    let last = last.rsplit_once(PARTED).map(|(kind, digest)| (kind.to_owned(), digest.to_owned())).unwrap_or_default();
     let list = move || {
         let mut body = String::from(HEAD);
         let mut final_entry = String::new();
         let (mut count, mut more) = (0, false);
         let list = service.store.index().read("list referrers", |connection| {
-            rows::referrers(connection, &wanted, &about, filter.as_deref(), &last, |digest, descriptor| {
+            let last = (&*last.0, &*last.1);
+            rows::referrers(connection, &wanted, &about, filter.as_deref(), last, |kind, digest, descriptor| {
                 let fits = count < most && (body.len() + descriptor.len() + 3 <= REFERRERS || count == 0);
                 if fits {
                     if count > 0 {
@@ -96,6 +101,8 @@ pub(super) async fn referrers(call: &Call<'_>, name: &Repository, subject: &Dige
                     }
                     body.push_str(descriptor);
                     final_entry.clear();
+                    final_entry.push_str(kind);
+                    final_entry.push(PARTED);
                     final_entry.push_str(digest);
                     count += 1;
                 } else {

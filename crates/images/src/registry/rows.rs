@@ -137,10 +137,11 @@ pub(super) fn add_manifest(
         statement.execute(params![repository, reference.digest.as_str(), digest.as_str()])?;
     }
     if let Some(subject) = &checked.subject {
-        let sql = "INSERT INTO registry_referrers (repository, subject, digest, artifact_type, descriptor)
-            VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (repository, subject, digest) DO UPDATE SET descriptor = ?5";
+        let sql = "INSERT INTO registry_referrers (repository, subject, kind, digest, descriptor)
+            VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (repository, subject, kind, digest) DO UPDATE SET descriptor = ?5";
+        let kind = checked.artifact_type.as_deref().unwrap_or_default();
         let descriptor = checked.descriptor(digest, size);
-        let values = params![repository, subject.as_str(), digest.as_str(), checked.artifact_type, descriptor];
+        let values = params![repository, subject.as_str(), kind, digest.as_str(), descriptor];
         transaction.prepare_cached(sql)?.execute(values)?;
     }
     Ok(())
@@ -204,31 +205,31 @@ pub(super) fn repositories(connection: &Connection, last: &str, mut take: impl F
     Ok(())
 }
 
-/// Referrers of a subject in order of their digests, after `last`, until `take` has had enough; it gets digest and
-/// descriptor.
+/// Referrers of a subject in order of their kinds and digests, after `last` (a kind and a digest), until `take` has had
+/// enough; it gets kind, digest and descriptor. `kind` leaves only those of that kind.
 pub(super) fn referrers(
     connection: &Connection,
     name: &Repository,
     subject: &Digest,
-    artifact_type: Option<&str>,
-    last: &str,
-    mut take: impl FnMut(&str, &str) -> bool,
+    kind: Option<&str>,
+    last: (&str, &str),
+    mut take: impl FnMut(&str, &str, &str) -> bool,
 ) -> Result<()> {
     let Some(repository) = repository(connection, name)? else { return Ok(()) };
-    let sql = match artifact_type {
+    let sql = match kind {
         Some(_) => {
-            "SELECT digest, descriptor FROM registry_referrers
-            WHERE repository = ?1 AND subject = ?2 AND digest > ?3 AND artifact_type = ?4 ORDER BY digest"
+            "SELECT kind, digest, descriptor FROM registry_referrers
+            WHERE repository = ?1 AND subject = ?2 AND kind = ?3 AND digest > ?4 ORDER BY digest"
         }
         None => {
-            "SELECT digest, descriptor FROM registry_referrers
-            WHERE repository = ?1 AND subject = ?2 AND digest > ?3 AND ?4 IS NULL ORDER BY digest"
+            "SELECT kind, digest, descriptor FROM registry_referrers
+            WHERE repository = ?1 AND subject = ?2 AND (kind, digest) > (?3, ?4) ORDER BY kind, digest"
         }
     };
     let mut statement = connection.prepare_cached(sql)?;
-    let mut rows = statement.query(params![repository, subject.as_str(), last, artifact_type])?;
+    let mut rows = statement.query(params![repository, subject.as_str(), kind.unwrap_or(last.0), last.1])?;
     while let Some(row) = rows.next()? {
-        if !take(row.get_ref(0)?.as_str()?, row.get_ref(1)?.as_str()?) {
+        if !take(row.get_ref(0)?.as_str()?, row.get_ref(1)?.as_str()?, row.get_ref(2)?.as_str()?) {
             break;
         }
     }

@@ -41,14 +41,14 @@ const STEPS: &[&str] = &["
         FOREIGN KEY (repository, digest) REFERENCES registry_manifests (repository, digest) ON DELETE CASCADE
     ) WITHOUT ROWID;
     CREATE INDEX registry_tags_by_digest ON registry_tags (repository, digest);
-    -- Manifests by their subject, as the list of referrers shows them, in its order: a page of it is one scan.
+    -- Manifests by their subject, as the list of referrers shows them, in its order: a page of it is one scan, with a
+    -- filter or without. `kind` is the type of artifact, or empty.
     CREATE TABLE registry_referrers (
-        repository INTEGER NOT NULL, subject TEXT NOT NULL, digest TEXT NOT NULL,
-        artifact_type TEXT, descriptor TEXT NOT NULL,
-        PRIMARY KEY (repository, subject, digest),
+        repository INTEGER NOT NULL, subject TEXT NOT NULL, kind TEXT NOT NULL, digest TEXT NOT NULL,
+        descriptor TEXT NOT NULL,
+        PRIMARY KEY (repository, subject, kind, digest),
         FOREIGN KEY (repository, digest) REFERENCES registry_manifests (repository, digest) ON DELETE CASCADE
     ) WITHOUT ROWID;
-    CREATE INDEX registry_referrers_by_type ON registry_referrers (repository, subject, artifact_type, digest);
     CREATE INDEX registry_referrers_by_digest ON registry_referrers (repository, digest);
     -- Users (`secret`: Argon2 in PHC form) and robots (`secret`: SHA-256 of a random token, hexadecimal); `serial` changes
     -- with the secret.
