@@ -14,6 +14,7 @@ pub mod failure;
 pub mod human;
 mod lazy;
 pub mod print;
+pub mod registry;
 pub mod table;
 
 use clap::{
@@ -42,6 +43,8 @@ enum System {
     /// Run and look after containers on this machine
     #[command(visible_alias = "c")]
     Container(Box<containers::ContainerCommand>),
+    /// Serve images of this machine to any OCI client
+    Registry(Box<registry::RegistryCommand>),
     /// Print a completion script for a shell
     Completion {
         /// The shell
@@ -72,11 +75,13 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, streams: &mut Streams<
     };
     let (json, passing) = match &cli.system {
         System::Container(command) => (command.json(), command.passes_code_on()),
+        System::Registry(command) => (command.json(), false),
         System::Completion { .. } => (false, false),
     };
     let mut printer = Printer::new(streams, json);
     let done = match cli.system {
         System::Container(command) => command.run(&mut printer),
+        System::Registry(command) => command.run(&mut printer),
         System::Completion { shell } => completion(shell, &mut printer),
     };
     let done = done.and_then(|code| printer.flush().map(|()| code));

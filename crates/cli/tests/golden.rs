@@ -10,10 +10,12 @@ fn run(line: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path().to_str().unwrap().to_owned();
     let mut words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
-    if words.get(1).is_some_and(|word| word == "container") {
-        let flags = [format!("--data={place}/data"), format!("--run={place}/run")];
-        words.splice(2..2, flags.into_iter().map(OsString::from));
-    }
+    let flags = match words.get(1).and_then(|word| word.to_str()) {
+        Some("container") => vec![format!("--data={place}/data"), format!("--run={place}/run")],
+        Some("registry") => vec![format!("--data={place}/data")],
+        _ => Vec::new(),
+    };
+    words.splice(2.min(words.len())..2.min(words.len()), flags.into_iter().map(OsString::from));
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let mut streams = Streams { out: &mut out, err: &mut err, out_is_terminal: false, colour: false, width: Some(100) };
     let code = cli::run(words, &mut streams);
@@ -55,6 +57,28 @@ fn compare(name: &str, lines: &[&str]) {
 #[test]
 fn help() {
     compare("help", &["jdos --help", "jdos container --help", "jdos container network --help"]);
+}
+
+#[test]
+fn registry() {
+    compare(
+        "registry",
+        &[
+            "jdos registry --help",
+            "jdos registry serve --help",
+            "jdos registry user --help",
+            "jdos registry user add --help",
+            "jdos registry robot --help",
+            "jdos registry user ls",
+            "jdos registry robot rm ci",
+            "jdos registry robot add CI --allow **:pull",
+            "jdos registry robot add ci --allow team",
+            "jdos registry robot add ci --allow team:fly",
+            "jdos registry robot add ci --allow **:pull --expires soon",
+            "jdos registry serve --listen 0.0.0.0:0 --max-uploads 0 --url x",
+            "jdos registry serve --tls-cert /nowhere/cert.pem --tls-key /nowhere/key.pem",
+        ],
+    );
 }
 
 #[test]

@@ -1,0 +1,106 @@
+//! TLS, and a certificate that changes while the registry serves. The two pairs beside this file are for tests only.
+
+use crate::harness::{Server, Wire, eventually, noise, sha256};
+use images::registry::TlsFiles;
+use std::{
+    fs,
+    net::{SocketAddr, TcpStream},
+    path::Path,
+    sync::Arc,
+};
+use tokio_rustls::rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+    crypto::ring,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
+
+const ONE: (&[u8], &[u8]) = (include_bytes!("certificate-one.pem"), include_bytes!("key-one.pem"));
+const TWO: (&[u8], &[u8]) = (include_bytes!("certificate-two.pem"), include_bytes!("key-two.pem"));
+
+fn install(files: &TlsFiles, (certificate, key): (&[u8], &[u8])) {
+    fs::write(&files.certificate, certificate).unwrap();
+    fs::write(&files.key, key).unwrap();
+}
+
+fn files(folder: &Path) -> TlsFiles {
+    TlsFiles { certificate: folder.join("certificate.pem"), key: folder.join("key.pem") }
+}
+
+/// A connection that trusts this certificate and no other.
+fn connect(address: SocketAddr, certificate: &[u8]) -> Option<Wire<StreamOwned<ClientConnection, TcpStream>>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(certificate).unwrap()).unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = ServerName::try_from("registry.test").unwrap();
+    let mut connection = ClientConnection::new(Arc::new(config), name).unwrap();
+    let mut socket = TcpStream::connect(address).unwrap();
+    while connection.is_handshaking() {
+        connection.complete_io(&mut socket).ok()?;
+    }
+    Some(Wire::over(StreamOwned::new(connection, socket)))
+}
+
+#[test]
+fn serves_and_takes_another_certificate() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = files(folder.path());
+    install(&files, ONE);
+    let given = files.clone();
+    let server = Server::with(|settings| {
+        settings.open = true;
+        settings.tls = Some(given);
+    });
+    let mut wire = connect(server.address(), ONE.0).unwrap();
+    let content = noise(3 << 20, 1);
+    let path = format!("/v2/a/blobs/uploads/?digest={}", sha256(&content));
+    let pushed = wire.send("POST", &path, &[], &content);
+    assert_eq!(pushed.status, 201);
+    let blob = pushed.location().to_owned();
+    assert!(wire.send("GET", &blob, &[], b"").body == content);
+    let part = wire.send("GET", &blob, &[("range", "bytes=1000000-2999999")], b"");
+    assert!(part.body == content[1_000_000..3_000_000]);
+    assert!(connect(server.address(), TWO.0).is_none());
+
+    // A key that is not the certificate's: the old pair stays.
+    fs::write(&files.key, TWO.1).unwrap();
+    server.reload.now();
+    assert!(connect(server.address(), ONE.0).is_some());
+    install(&files, TWO);
+    server.reload.now();
+    eventually("the other certificate is in use", || connect(server.address(), TWO.0).is_some());
+    assert_eq!(wire.send("GET", "/v2/", &[], b"").status, 200, "connections go on");
+    // Without being told it looks by itself.
+    install(&files, ONE);
+    eventually("the first certificate is in use again", || connect(server.address(), ONE.0).is_some());
+}
+
+#[test]
+fn does_not_start_without_a_usable_certificate() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = files(folder.path());
+    let start = || {
+        let store = images::store::Store::open(&folder.path().join("images")).unwrap();
+        let mut settings = images::registry::Settings::new("127.0.0.1:0".parse().unwrap());
+        settings.tls = Some(files.clone());
+        let bind = async {
+            let metrics = supervisor::Metrics::new();
+            let supervisor = supervisor::Supervisor::builder().metrics(&metrics).without_signals().start().unwrap();
+            let bound = images::registry::Registry::bind(&store, settings, supervisor.spawner(), &metrics).await;
+            bound.map(drop).unwrap_err()
+        };
+        let error = supervisor::block_on(bind).unwrap();
+        let chain = std::iter::successors(Some(&error as &dyn std::error::Error), |&error| error.source());
+        chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    };
+    assert!(start().contains("certificate.pem as PEM"));
+    fs::write(&files.certificate, "nothing").unwrap();
+    assert!(start().contains("has no certificate"), "{}", start());
+    fs::write(&files.certificate, ONE.0).unwrap();
+    assert!(start().contains("key.pem as PEM"));
+    fs::write(&files.key, TWO.1).unwrap();
+    assert!(start().contains("cannot be used together"), "{}", start());
+}
