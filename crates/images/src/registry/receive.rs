@@ -18,6 +18,8 @@ use tokio::time::{Instant, timeout_at};
 
 /// Bytes that are handed to another thread at once. Two batches are in memory for each upload that sends.
 const BATCH: usize = 512 << 10;
+/// Bytes after which others have their turn on the thread: two or three milliseconds.
+const KEEP: u64 = 2 << 20;
 /// A client that sends less than this in the time that it may stall is not waited for any longer.
 const LEAST: u64 = 16 << 10;
 
@@ -45,6 +47,7 @@ pub(super) async fn receive(
 ) -> (Option<Ingest>, Result<()>) {
     let mut arrival = Arrival { body, room: most, patience: service.settings.limits.stall, running };
     let mut batch = Vec::new();
+    let mut next_yield = ingest.written() + KEEP;
     let mut result = arrival.fill(&mut batch, 1).await;
     while !batch.is_empty() {
         let mut more = matches!(result, Ok(true));
@@ -88,8 +91,12 @@ pub(super) async fn receive(
             continue;
         }
         if more {
-            // Others are served between two pieces.
-            tokio::task::yield_now().await;
+            // A client that is faster than we are would keep this thread; but to let it go after each piece would wake
+            // another thread each time.
+            if ingest.written() >= next_yield {
+                next_yield = ingest.written() + KEEP;
+                tokio::task::yield_now().await;
+            }
             result = arrival.fill(&mut batch, 1).await;
         }
     }
