@@ -76,7 +76,7 @@ impl Context<'_, '_, '_> {
 }
 
 /// What the user is told when accounts are managed.
-fn account_failure(error: &AccountError, next: &str) -> Failure {
+fn account_failure(error: &AccountError) -> Failure {
     let code = match error {
         AccountError::Name(_) | AccountError::Password(_) => Code::USAGE,
         AccountError::Exists(_) => Code::CONFLICT,
@@ -86,5 +86,5 @@ fn account_failure(error: &AccountError, next: &str) -> Failure {
     let mut failure = Failure::from_error(error.to_string(), error);
     // The first is the message itself.
     failure.why.remove(0);
-    Failure { kind: code.word(), code, ..failure }.next(next)
+    Failure { kind: code.word(), code, ..failure }.next("jdos registry user ls").next("jdos registry robot ls")
 }

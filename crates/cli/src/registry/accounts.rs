@@ -195,7 +195,7 @@ pub fn robot(context: &mut Context<'_, '_, '_>, command: &RobotCommand) -> Resul
 }
 
 fn failed(error: AccountError) -> Failure {
-    account_failure(&error, "jdos registry user ls, jdos registry robot ls")
+    account_failure(&error)
 }
 
 fn known(context: &Context<'_, '_, '_>, name: &str, kind: Kind) -> Result<Account> {

@@ -6,7 +6,7 @@ use ::images::registry::{self, Challenge, Grant, ImmutableTags, Limits, Settings
 use clap::{Args, ValueEnum};
 use model::ByteSize;
 use serde::Serialize;
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{error::Error, net::SocketAddr, path::PathBuf, time::Duration};
 
 /// `registry serve`
 #[derive(Args, Debug)]
@@ -99,7 +99,7 @@ pub fn serve(context: &mut Context<'_, '_, '_>, arguments: &ServeArguments) -> R
         };
         said = std::mem::replace(&mut said, Ok(())).and_then(|()| printer.flush());
     });
-    let exit = exit.map_err(|error| Failure::from_error("the registry cannot start", &error))?;
+    let exit = exit.map_err(|error| Failure::from_error(error.to_string(), error.source().unwrap_or(&error)))?;
     said?;
     Ok(Code(exit.code()))
 }
