@@ -209,6 +209,58 @@ fn what_a_container_changed_becomes_a_layer_with_the_same_effect() {
     for compression in [Compression::None, Compression::Gzip(6), Compression::Zstd(3)] {
         let options = PackOptions { compression, latest: None };
         let packed = pack(&store, &lease, &upper, options).unwrap();
+        assert_eq!(packed, pack(&store, &lease, &upper, options).unwrap());
+        assert!(packed.size < 1 << 20, "the 300 MiB of zeros are not in it: {}", packed.size);
+        let diff_ids = [diff_id(&base[0]), packed.diff_id.to_string()];
+        let base_blob = store.need(&diff_ids[0].parse().unwrap()).unwrap();
+        let base_blob = images::store::describe(images::media::OCI_LAYER, &base_blob).unwrap();
+        let target = assemble(&lease, &[base_blob, packed.descriptor], &diff_ids);
+        let (manifest, configuration) = documents(&store, &target);
+        let layers = store.unpack(&lease, &manifest, &configuration, &images::Silent).unwrap();
+        let mount = Overlay::mount(&layers, &merged);
+        assert_eq!(describe_tree(&merged, true), effect);
+        drop(mount);
+        // Without times: nobody sees those of a whiteout.
+        assert_eq!(describe_tree(&layers[1], false), describe_tree(&upper, false));
+    }
+    // A time that nothing is later than.
+    let options = PackOptions { compression: Compression::None, latest: Some(50) };
+    let packed = pack(&store, &lease, &upper, options).unwrap();
+    let bytes = fs::read(store.need(&packed.diff_id).unwrap().path).unwrap();
+    let mut reader = images::tarball::Reader::new(&bytes[..], images::tarball::Limits::default());
+    while let Some(entry) = reader.entry().unwrap() {
+        assert!(entry.mtime <= 50);
+    }
+}
+
+fn diff_id(layer: &Path) -> String {
+    format!("sha256:{}", layer.parent().unwrap().file_name().unwrap().to_str().unwrap())
+}
+
+#[test]
+fn a_file_that_a_layer_cannot_say_is_named() {
+    let (folder, store) = store();
+    let lease = store.lease(Owner::Process).unwrap();
+    let upper = folder.path().join("upper");
+    fs::create_dir_all(upper.join("a")).unwrap();
+    fs::write(upper.join("a/.wh.x"), "").unwrap();
+    let error = pack(&store, &lease, &upper, PackOptions::default()).unwrap_err();
+    assert!(error.to_string().contains("`a/.wh.x`"), "{error}");
+    assert!(list(&store.folder().join("ingest")).is_empty());
+}
+
+#[derive(Default)]
+struct Notes(Mutex<Vec<String>>);
+
+impl Progress for Notes {
+    fn event(&self, event: Event<'_>) {
+        if let Event::Layer { digest, state, .. } = event {
+            let state = match state {
+                LayerState::Unpack { .. } => "unpack".to_owned(),
+                other => format!("{other:?}"),
+            };
+            self.0.lock().unwrap().push(format!("{} {state}", digest.short()));
+        }
     }
 }
 
@@ -217,8 +269,7 @@ fn shared_layers_are_unpacked_once_whoever_asks() {
     let (_folder, store) = store();
     let lease = store.lease(Owner::Process).unwrap();
     let layer = |n: u32| Layer::gzip(tar(&[file(&format!("f{n}"), &vec![u8::try_from(n % 256).unwrap(); 200_000])]));
-    let images: Vec<_> =
-        [[1, 2, 3], [3, 2, 4], [4, 1, 1]].iter().map(|numbers| image(&lease, &numbers.map(layer))).collect();
+    let images: Vec<_> = [[1, 2, 3], [3, 2, 4], [4, 1, 1]].iter().map(|ns| image(&lease, &ns.map(layer))).collect();
     let notes = Notes::default();
     std::thread::scope(|scope| {
         for target in images.iter().cycle().take(12) {
