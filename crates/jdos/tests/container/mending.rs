@@ -20,7 +20,11 @@ fn a_port_taken_meanwhile_hinders_nobody() {
     for name in ["web", "other"] {
         machine.kill_monitor(name);
     }
-    let taken = TcpListener::bind(("127.0.0.1", port)).expect("nobody holds it any more");
+    let mut taken = None;
+    until("nobody holds it any more", || {
+        taken = TcpListener::bind(("127.0.0.1", port)).ok();
+        taken.is_some()
+    });
     let outcome = machine.jdos(&["reconcile", "--json"]).code(1).says(&["web", &port.to_string()]);
     let done: Value = serde_json::from_str(&outcome.stdout).unwrap();
     for id in &ids {
