@@ -36,10 +36,14 @@ fn blobs_have_a_largest_size() {
 
 #[test]
 fn slow_clients_are_given_up() {
-    let server = Server::with(|settings| {
+    // Pushed to one that is patient: on a busy machine this client is slow too.
+    let patient = Server::open();
+    let digest = patient.blob("a", &noise(64 << 20, 2));
+    let (_, folder) = patient.end();
+    let server = Server::on(folder, |settings| {
         settings.open = true;
-        settings.limits.stall = Duration::from_millis(300);
-        settings.limits.head = Duration::from_millis(300);
+        settings.limits.stall = Duration::from_secs(1);
+        settings.limits.head = Duration::from_secs(1);
         settings.metrics = Some("127.0.0.1:0".parse().unwrap());
     });
     let mut idle = Wire::connect(server.address());
@@ -57,7 +61,6 @@ fn slow_clients_are_given_up() {
     assert!(slow.is_closed());
     assert_eq!(server.get(upload.location()).header("range"), Some("0-999"), "what has come stays");
 
-    let digest = server.blob("a", &noise(64 << 20, 2));
     let mut reader = Wire::connect(server.address());
     reader.begin("GET", &format!("/v2/a/blobs/{digest}"), &[], None, b"");
     eventually("a reader that takes nothing is given up", || has_metric(&server, "registry_connections 0"));
