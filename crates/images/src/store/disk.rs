@@ -1,0 +1,80 @@
+//! How full the disk is, and what follows from it.
+
+use super::{Store, StoreError, at};
+use std::path::Path;
+
+/// Limits on the disk of a store, in percent as `df` counts them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Watermarks {
+    /// From here on a collection is due.
+    pub collect: u8,
+    /// From here on nothing is taken in.
+    pub refuse: u8,
+}
+
+impl Default for Watermarks {
+    fn default() -> Self {
+        Self { collect: 80, refuse: 90 }
+    }
+}
+
+/// Room on a disk, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskUse {
+    /// In use.
+    pub used: u64,
+    /// Left for everybody but root's reserve.
+    pub free: u64,
+}
+
+impl DiskUse {
+    /// Of the disk that `path` is on.
+    pub fn of(path: &Path) -> Result<Self, StoreError> {
+        let found = rustix::fs::statvfs(path).map_err(|source| at("measure the disk of", path)(source.into()))?;
+        let unit = if found.f_frsize == 0 { found.f_bsize } else { found.f_frsize };
+        let used = found.f_blocks.saturating_sub(found.f_bfree).saturating_mul(unit);
+        Ok(Self { used, free: found.f_bavail.saturating_mul(unit) })
+    }
+    /// Percentage in use, rounded up as `df` does: 100 is really full.
+    pub fn percent(self) -> u8 {
+        let total = u128::from(self.used) + u128::from(self.free);
+        let percent = (u128::from(self.used) * 100).div_ceil(total.max(1));
+        u8::try_from(percent).unwrap_or(100).min(100)
+    }
+}
+
+impl Store {
+    /// Room on the store's disk.
+    pub fn disk(&self) -> Result<DiskUse, StoreError> {
+        DiskUse::of(self.folder())
+    }
+    /// Whether the disk is so full that a collection is due.
+    pub fn wants_collection(&self) -> Result<bool, StoreError> {
+        Ok(self.disk()?.percent() >= self.watermarks().collect)
+    }
+    /// Refuses to go on when the disk is too full to take more in.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`].
+    pub fn check_room(&self) -> Result<(), StoreError> {
+        let disk = self.disk()?;
+        let (percent, limit) = (disk.percent(), self.watermarks().refuse);
+        if percent < limit {
+            return Ok(());
+        }
+        Err(StoreError::Full { path: self.folder().to_owned(), percent, free: disk.free, limit })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentages_are_those_of_df() {
+        for (used, free, percent) in [(0, 0, 0), (0, 10, 0), (1, 999, 1), (9, 1, 90), (10, 0, 100), (u64::MAX, 1, 100)]
+        {
+            assert_eq!(DiskUse { used, free }.percent(), percent, "{used} {free}");
+        }
+    }
+}

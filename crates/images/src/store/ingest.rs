@@ -1,0 +1,240 @@
+//! Content that is coming in.
+
+use super::{Blob, CommitError, Lease, Store, StoreError, at, index, index::Table, lock, random_name, sync_directory};
+use crate::digest::{Hasher, hash_all};
+use model::image::{Algorithm, Digest};
+use std::{
+    fmt,
+    fs::{self, File, OpenOptions},
+    io::{self, Seek, SeekFrom, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+/// Names an ingest across processes: 32 hexadecimal digits.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IngestId(String);
+
+impl fmt::Display for IngestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// The text is not the id of an ingest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not an ingest id: expected 32 lower-case hexadecimal digits")]
+pub struct IngestIdError;
+
+impl FromStr for IngestId {
+    type Err = IngestIdError;
+    fn from_str(text: &str) -> Result<Self, IngestIdError> {
+        let hex = text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        if text.len() == 32 && hex { Ok(Self(text.to_owned())) } else { Err(IngestIdError) }
+    }
+}
+
+/// Content that is coming in, written by one owner at a time. Dropped without commit it stays, to be resumed; who does
+/// not come back within a day finds it collected.
+pub struct Ingest {
+    store: Store,
+    id: IngestId,
+    folder: PathBuf,
+    data: File,
+    written: u64,
+    hasher: Hasher,
+    _lock: File,
+}
+
+impl Store {
+    /// Begins to take content in.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`] when the disk is past its limit.
+    pub fn ingest(&self) -> Result<Ingest, StoreError> {
+        self.ingest_as(Algorithm::Sha256)
+    }
+
+    /// As [`Store::ingest`], hashing with `algorithm` while the bytes come in; a commit under another one works too, but
+    /// reads them again.
+    pub fn ingest_as(&self, algorithm: Algorithm) -> Result<Ingest, StoreError> {
+        self.check_room()?;
+        let id = IngestId(random_name()?);
+        let folder = self.ingest_folder(&id);
+        fs::create_dir(&folder).map_err(at("make folder", &folder))?;
+        let lock_path = folder.join("lock");
+        let lock = lock::take(&lock_path).map_err(at("lock", &lock_path))?;
+        let path = folder.join("data");
+        let data = OpenOptions::new().read(true).write(true).create_new(true).mode(0o400).open(&path);
+        let data = data.map_err(at("make", &path))?;
+        Ok(Ingest { store: self.clone(), id, folder, data, written: 0, hasher: Hasher::new(algorithm), _lock: lock })
+    }
+
+    /// Goes on with an ingest that was dropped, by this or another process. `None`: there is no such ingest.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] while somebody else has it.
+    pub fn resume(&self, id: &IngestId) -> Result<Option<Ingest>, StoreError> {
+        self.resume_as(id, Algorithm::Sha256)
+    }
+
+    /// As [`Store::resume`], hashing with `algorithm`.
+    pub fn resume_as(&self, id: &IngestId, algorithm: Algorithm) -> Result<Option<Ingest>, StoreError> {
+        let folder = self.ingest_folder(id);
+        let lock_path = folder.join("lock");
+        let lock = match lock::try_existing(&lock_path).map_err(at("lock", &lock_path))? {
+            lock::Existing::Free(lock) => lock,
+            lock::Existing::Held => return Err(StoreError::Busy { id: id.clone() }),
+            lock::Existing::Gone => return Ok(None),
+        };
+        let path = folder.join("data");
+        let mut data = match OpenOptions::new().read(true).write(true).open(&path) {
+            Ok(data) => data,
+            // Killed between lock and data: nothing was received.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(at("open", &path)(error)),
+        };
+        // Whoever collects old ingests looks at this time, and takes none whose lock is held.
+        data.set_modified(std::time::SystemTime::now()).map_err(at("touch", &path))?;
+        let mut hasher = Hasher::new(algorithm);
+        let written = hash_all(&mut hasher, &mut data).map_err(at("read", &path))?;
+        Ok(Some(Ingest { store: self.clone(), id: id.clone(), folder, data, written, hasher, _lock: lock }))
+    }
+
+    fn ingest_folder(&self, id: &IngestId) -> PathBuf {
+        self.part("ingest").join(&id.0)
+    }
+}
+
+impl Ingest {
+    /// Its name.
+    pub fn id(&self) -> &IngestId {
+        &self.id
+    }
+    /// Bytes so far.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+    /// The digest of the bytes so far, under the algorithm of this ingest.
+    pub fn digest_so_far(&self) -> Digest {
+        self.hasher.clone().finish()
+    }
+
+    /// Forgets all bytes, to begin again under the same name.
+    pub fn restart(&mut self) -> Result<(), StoreError> {
+        let path = self.folder.join("data");
+        self.data.set_len(0).map_err(at("empty", &path))?;
+        self.data.seek(SeekFrom::Start(0)).map_err(at("rewind", &path))?;
+        self.hasher = Hasher::new(self.hasher.algorithm());
+        self.written = 0;
+        Ok(())
+    }
+
+    /// Makes the bytes a blob, held by `lease`, and lasting through a power cut.
+    ///
+    /// # Errors
+    /// [`CommitError::Mismatch`] when the bytes are others than promised; the ingest is then removed.
+    pub fn commit(self, expected: &Digest, lease: &Lease) -> Result<Blob, CommitError> {
+        let found = self.digest(expected.algorithm())?;
+        if found != *expected {
+            self.abort()?;
+            return Err(CommitError::Mismatch { expected: expected.clone(), found });
+        }
+        Ok(self.publish(found, lease)?)
+    }
+
+    /// Makes the bytes a blob under whatever digest they have.
+    pub fn commit_as(self, algorithm: Algorithm, lease: &Lease) -> Result<Blob, StoreError> {
+        let digest = self.digest(algorithm)?;
+        self.publish(digest, lease)
+    }
+
+    /// Forgets it.
+    pub fn abort(self) -> Result<(), StoreError> {
+        remove(&self.folder)
+    }
+
+    fn digest(&self, algorithm: Algorithm) -> Result<Digest, StoreError> {
+        if self.hasher.algorithm() == algorithm {
+            return Ok(self.hasher.clone().finish());
+        }
+        let path = self.folder.join("data");
+        let mut hasher = Hasher::new(algorithm);
+        let file = File::open(&path).map_err(at("open", &path))?;
+        hash_all(&mut hasher, file).map_err(at("read", &path))?;
+        Ok(hasher.finish())
+    }
+
+    fn publish(self, digest: Digest, lease: &Lease) -> Result<Blob, StoreError> {
+        let from = self.folder.join("data");
+        self.data.sync_all().map_err(at("sync", &from))?;
+        let path = self.store.blob_path(&digest);
+        let parent = path.parent().unwrap_or(self.store.folder());
+        let new_parent = make_parents(&self.store, parent)?;
+        let operation = "add a blob";
+        // The rename is inside the transaction, so that the collector, which removes inside one, sees row and file
+        // together. An old file of the same name is replaced: it has the same bytes, or was damaged.
+        self.store.index().transact(operation, |transaction| {
+            fs::rename(&from, &path).map_err(at("move into the store", &from))?;
+            index::insert(transaction, Table::Blobs, &digest, self.written)
+                .and_then(|()| lease.hold_within(transaction, &digest))
+                .map_err(self.store.index().failed(operation))
+        })?;
+        sync_directory(parent)?;
+        if new_parent {
+            sync_directory(parent.parent().unwrap_or(parent))?;
+        }
+        lease.remember(&digest);
+        remove(&self.folder)?;
+        Ok(Blob { digest, size: self.written, path })
+    }
+}
+
+impl Write for Ingest {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = self.data.write(bytes)?;
+        self.hasher.update(&bytes[..taken]);
+        self.written += taken as u64;
+        Ok(taken)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Ingest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ingest").field("id", &self.id).field("written", &self.written).finish_non_exhaustive()
+    }
+}
+
+/// Removes the folder of an ingest whose lock is held, data first: without data it is nothing to resume.
+pub(crate) fn remove(folder: &Path) -> Result<(), StoreError> {
+    for name in ["data", "lock"] {
+        let path = folder.join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at("remove", &path)(error)),
+            _ => {}
+        }
+    }
+    match fs::remove_dir(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at("remove", folder)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Returns whether the last folder is new, and its entry therefore to be synced.
+fn make_parents(store: &Store, parent: &Path) -> Result<bool, StoreError> {
+    match fs::create_dir(parent) {
+        Ok(()) => Ok(true),
+        // It may be another process's that has not synced it yet.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            fs::create_dir_all(parent).map_err(at("make folder", parent))?;
+            sync_directory(&store.part("blobs"))?;
+            Ok(true)
+        }
+        Err(error) => Err(at("make folder", parent)(error)),
+    }
+}

@@ -1,0 +1,216 @@
+//! Why content may not be collected although no name refers to it yet.
+
+use super::{Blob, Inner, Store, StoreError, at, lock, random_name};
+use jiff::Timestamp;
+use model::image::Digest;
+use rusqlite::{Connection, Transaction, params};
+use std::{
+    collections::HashSet,
+    fs::{self, File},
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+};
+
+/// Whose a lease is, and so how long it lasts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Owner {
+    /// This process; the lease ends with it, however it ends, or when it is dropped.
+    Process,
+    /// Whoever owns this file; the lease ends when the file is gone. The file must exist already.
+    File(PathBuf),
+    /// Nobody; it ends at that time.
+    Until(Timestamp),
+}
+
+/// Holds content. Dropped, a lease of [`Owner::Process`] ends; the others go on until their owner is gone.
+#[derive(Debug)]
+pub struct Lease {
+    store: Store,
+    id: i64,
+    /// Whether dropping it ends it.
+    bound: bool,
+    /// What is held already, to spare the index a write. Bounded: past [`REMEMBERED`] it is forgotten.
+    known: Mutex<HashSet<Digest>>,
+}
+
+const REMEMBERED: usize = 4096;
+
+/// The file by which others see that this process lives: its lock goes with the process. (A process id with its start
+/// time would do the same only among processes of one pid namespace.)
+#[derive(Debug)]
+pub(crate) struct Process {
+    id: String,
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Left behind it would be found dead and removed by the next collection.
+        drop(fs::remove_file(&self.path));
+    }
+}
+
+impl Store {
+    /// Begins a lease that holds nothing yet. One lease for one piece of work (a pull, an upload, a container): dropped,
+    /// all it holds is let go at once.
+    pub fn lease(&self, owner: Owner) -> Result<Lease, StoreError> {
+        let (kind, name) = match &owner {
+            Owner::Process => ("process", self.inner().process_id()?),
+            Owner::File(path) => ("file", std::path::absolute(path).map_err(at("find", path))?.display().to_string()),
+            Owner::Until(time) => ("until", time.as_second().to_string()),
+        };
+        let sql = "INSERT INTO leases (kind, owner, created) VALUES (?1, ?2, ?3)";
+        let id = self.index().write("begin a lease", |transaction| {
+            transaction.prepare_cached(sql)?.execute(params![kind, name, super::now()])?;
+            Ok(transaction.last_insert_rowid())
+        })?;
+        Ok(Lease { store: self.clone(), id, bound: owner == Owner::Process, known: Mutex::default() })
+    }
+
+    /// Ends the leases of a file, without waiting for a collection to see that it is gone.
+    pub fn release_file(&self, path: &std::path::Path) -> Result<(), StoreError> {
+        let path = std::path::absolute(path).map_err(at("find", path))?.display().to_string();
+        let sql = "DELETE FROM leases WHERE kind = 'file' AND owner = ?1";
+        self.index().write("end leases", |transaction| transaction.execute(sql, [path])).map(drop)
+    }
+}
+
+impl Inner {
+    fn process_id(&self) -> Result<String, StoreError> {
+        let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(process) = &*process {
+            return Ok(process.id.clone());
+        }
+        let id = random_name()?;
+        let path = self.folder.join("processes").join(&id);
+        let held = lock::take(&path).map_err(at("lock", &path))?;
+        *process = Some(Process { id: id.clone(), path, _lock: held });
+        Ok(id)
+    }
+}
+
+impl Lease {
+    /// The store it is of.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Holds a blob from now on, and tells whether it is there: `Some` means that it is and stays. What is not there
+    /// yet is held too, from the moment it comes. A manifest that is held keeps what it refers to, once a collection
+    /// begins after the hold; see [`Lease::hold_all`].
+    pub fn hold(&self, digest: &Digest) -> Result<Option<Blob>, StoreError> {
+        if self.remembers(digest) {
+            return self.store.blob(digest);
+        }
+        let operation = "hold a blob";
+        let blob = self.store.index().transact(operation, |transaction| {
+            self.hold_within(transaction, digest).map_err(self.store.index().failed(operation))?;
+            self.store.touch_layer(transaction, digest)?;
+            self.store.touch(transaction, digest)
+        })?;
+        self.remember(digest);
+        Ok(blob)
+    }
+
+    /// Holds the content and all that it refers to: manifests of an index, configuration and layers (packed and
+    /// unpacked) of a manifest.
+    ///
+    /// # Errors
+    /// [`StoreError::Incomplete`] when an image of it lacks a part; manifests that an index lists may be absent.
+    pub fn hold_all(&self, digest: &Digest) -> Result<(), StoreError> {
+        let reach = self.store.reach(digest)?;
+        let operation = "hold an image";
+        self.store.index().transact(operation, |transaction| {
+            self.hold_within(transaction, digest).map_err(self.store.index().failed(operation))?;
+            self.store.touch_reach(transaction, &format!("image {digest}"), &reach)
+        })
+    }
+
+    /// Within a transaction: holds the digest, whether or not it is there.
+    pub fn hold_within(&self, transaction: &Transaction<'_>, digest: &Digest) -> rusqlite::Result<()> {
+        let sql = "INSERT OR IGNORE INTO holds VALUES (?1, ?2)";
+        transaction.prepare_cached(sql)?.execute(params![self.id, digest.as_str()]).map(drop)
+    }
+
+    /// Lets everything go.
+    pub fn release(mut self) -> Result<(), StoreError> {
+        self.bound = false;
+        self.end()
+    }
+
+    pub(crate) fn remember(&self, digest: &Digest) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= REMEMBERED {
+            known.clear();
+        }
+        known.insert(digest.clone());
+    }
+
+    fn remembers(&self, digest: &Digest) -> bool {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).contains(digest)
+    }
+
+    fn end(&self) -> Result<(), StoreError> {
+        let sql = "DELETE FROM leases WHERE id = ?1";
+        self.store
+            .index()
+            .write("end a lease", |transaction| transaction.prepare_cached(sql)?.execute([self.id]))
+            .map(drop)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if !self.bound {
+            return;
+        }
+        if let Err(error) = self.end() {
+            // It ends with the process then.
+            tracing::warn!(%error, "lease not ended");
+        }
+    }
+}
+
+/// Leases by whether their owner still is: `(live, dead)`. Files of dead processes are removed.
+pub(crate) fn judge(store: &Store) -> Result<(Vec<i64>, Vec<i64>), StoreError> {
+    let rows = store.index().read("list leases", list)?;
+    let mut processes: std::collections::HashMap<String, bool> = std::collections::HashMap::new();
+    let (mut live, mut dead) = (Vec::new(), Vec::new());
+    for (id, kind, owner) in rows {
+        let lives = match kind.as_str() {
+            "process" => match processes.get(&owner) {
+                Some(lives) => *lives,
+                None => {
+                    let lives = process_lives(store, &owner)?;
+                    processes.insert(owner, lives);
+                    lives
+                }
+            },
+            "file" => fs::symlink_metadata(&owner).is_ok(),
+            "until" => owner.parse().is_ok_and(|end: i64| end > super::now()),
+            // Of a newer program: better kept than lost.
+            _ => true,
+        };
+        if lives { live.push(id) } else { dead.push(id) }
+    }
+    Ok((live, dead))
+}
+
+fn list(connection: &Connection) -> rusqlite::Result<Vec<(i64, String, String)>> {
+    let mut statement = connection.prepare_cached("SELECT id, kind, owner FROM leases")?;
+    let rows = statement.query_map((), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    rows.collect()
+}
+
+fn process_lives(store: &Store, id: &str) -> Result<bool, StoreError> {
+    let path = store.part("processes").join(id);
+    match lock::try_existing(&path).map_err(at("look whether a process lives by", &path))? {
+        lock::Existing::Held => Ok(true),
+        lock::Existing::Gone => Ok(false),
+        lock::Existing::Free(_lock) => {
+            fs::remove_file(&path).map_err(at("remove", &path))?;
+            Ok(false)
+        }
+    }
+}
