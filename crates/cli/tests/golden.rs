@@ -10,12 +10,21 @@ fn run(line: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path().to_str().unwrap().to_owned();
     let mut words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
-    if words.get(1).is_some_and(|word| word == "container") {
-        let flags = [format!("--data={place}/data"), format!("--run={place}/run")];
-        words.splice(2..2, flags.into_iter().map(OsString::from));
-    }
+    let flags = match words.get(1).and_then(|word| word.to_str()) {
+        Some("container") => vec![format!("--data={place}/data"), format!("--run={place}/run")],
+        Some("image") => vec![format!("--data={place}/data")],
+        _ => Vec::new(),
+    };
+    words.splice(2.min(words.len())..2.min(words.len()), flags.into_iter().map(OsString::from));
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let mut streams = Streams { out: &mut out, err: &mut err, out_is_terminal: false, colour: false, width: Some(100) };
+    let mut streams = Streams {
+        out: &mut out,
+        err: &mut err,
+        out_is_terminal: false,
+        err_is_terminal: false,
+        colour: false,
+        width: Some(100),
+    };
     let code = cli::run(words, &mut streams);
     let (out, err) = (String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap());
     let mut text = format!("$ {line}\n");

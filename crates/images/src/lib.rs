@@ -6,11 +6,13 @@
 //! `kill -9` or a power cut the store is as the last finished step left it, and [`collect`] takes away the rest.
 #![forbid(unsafe_code)]
 
+pub mod client;
 pub mod digest;
 pub mod media;
 pub mod progress;
 pub mod store;
 
+pub use client::{Client, ClientError};
 pub use digest::Hasher;
 pub use progress::{Event, LayerState, Progress, Silent};
 pub use store::{Blob, CommitError, Image, Ingest, IngestId, Lease, Manifest, Owner, Store, StoreError};

@@ -122,7 +122,7 @@ impl Engine {
             unpack_tar(&tar, &folder.join("rootfs"))?;
         }
         for volume in volumes {
-            fs::DirBuilder::new().recursive(true).mode(0o755).create(&volume.path).at("make", &volume.path)?;
+            self.make_volume(&record, &volume)?;
         }
         let filter = record.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
         if let Some(profile) = filter

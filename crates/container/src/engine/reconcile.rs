@@ -122,6 +122,9 @@ impl Engine {
                 done.swept.push(format!("folder of {id}"));
             }
         }
+        for path in self.sweep_volumes()? {
+            done.swept.push(format!("unfinished volume {}", path.display()));
+        }
         for name in entries::<ContainerName>(&self.layout.data().join("names"))? {
             let path = self.layout.name(&name);
             let target = fs::read_link(&path).unwrap_or_default();

@@ -49,8 +49,11 @@ impl Engine {
         self.forget(&record)
     }
 
-    /// Removes the name and the data folder of a container.
+    /// Removes the name and the data folder of a container, and of one that was to go by itself its own volumes.
     pub(super) fn forget(&self, record: &Record) -> Result<(), EngineError> {
+        if record.remove {
+            self.remove_own_volumes(record)?;
+        }
         self.free_name(&record.name, &record.id)?;
         self.discard(&record.id)?;
         self.remove_parent_group()

@@ -24,10 +24,6 @@ const MOST_TOKENS: usize = 64;
 pub(super) struct Scope(pub(super) Vec<String>);
 
 impl Scope {
-    /// To ask who we are.
-    pub(super) fn none() -> Self {
-        Self(Vec::new())
-    }
     /// To read a repository.
     pub(super) fn pull(repository: &str) -> Self {
         Self(vec![format!("repository:{repository}:pull")])

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     media,
     progress::{Event, LayerState, Progress},
-    store::{Lease, Manifest, Owner, StoreError, choose, digest_in, show},
+    store::{Lease, Manifest, Owner, StoreError, choose, digest_in, show_platform},
 };
 use model::image::{Digest, ImageName};
 use oci_spec::image::{Descriptor, ImageManifest, Platform};
@@ -161,9 +161,9 @@ fn wanted<'i>(
     match platforms {
         Platforms::All => Ok(manifests.iter().filter(known).collect()),
         Platforms::One(platform) => choose(manifests, platform).map(|one| vec![one]).ok_or_else(|| {
-            let offered: Vec<_> = manifests.iter().filter_map(|one| one.platform().as_ref()).map(show).collect();
+            let offered: Vec<_> = manifests.iter().filter_map(|one| one.platform().as_ref()).map(show_platform).collect();
             let offered = if offered.is_empty() { "none that names a platform".to_owned() } else { offered.join(", ") };
-            let source = StoreError::NoPlatform { digest: index.clone(), wanted: show(platform), offered };
+            let source = StoreError::NoPlatform { digest: index.clone(), wanted: show_platform(platform), offered };
             ClientError::store("choose an image of the index")(source)
         }),
     }

@@ -162,7 +162,7 @@ impl Plan {
             match self.add(store, &digest, name, depth + 1) {
                 // The whole index was asked for, but not the whole was pulled: which platform is it?
                 Err(ClientError::Incomplete { subject, missing }) if missing == digest.as_str() => {
-                    let platform = child.platform().as_ref().map(crate::store::show);
+                    let platform = child.platform().as_ref().map(crate::store::show_platform);
                     let missing = platform.map_or(missing, |platform| format!("its image for {platform}"));
                     return Err(ClientError::Incomplete { subject, missing });
                 }

@@ -97,12 +97,8 @@ struct One {
 #[derive(Debug, Clone)]
 pub(super) struct Place {
     pub(super) registry: Registry,
-    /// Root of the registry's API.
-    pub(super) base: Url,
     /// As in the API's paths.
     pub(super) repository: String,
-    /// Authorities for this registry besides the others.
-    pub(super) authority: Option<PathBuf>,
 }
 
 impl Registries {
@@ -139,12 +135,11 @@ impl Settings {
     pub(super) fn place(&self, name: &ImageName) -> Result<Place, ClientError> {
         let registry = name.registry.as_ref().or(self.registries.default.as_ref());
         let registry = registry.ok_or_else(|| ClientError::NoRegistry { name: name.to_string() })?;
-        let (base, authority) = self.base(registry)?;
         let mut repository = name.repository.to_string();
         if registry.as_str() == DOCKER.0 && !repository.contains('/') {
             repository.insert_str(0, "library/");
         }
-        Ok(Place { registry: registry.clone(), base, repository, authority })
+        Ok(Place { registry: registry.clone(), repository })
     }
 
     /// The root of a registry's API, and its own authority.
@@ -185,9 +180,10 @@ mod tests {
             ("127.0.0.1:5000/x", "https://127.0.0.1:5000/", "x"),
         ] {
             let place = settings.place(&name.parse().unwrap()).unwrap();
-            assert_eq!((place.base.as_str(), place.repository.as_str()), (base, repository), "{name}");
+            let (found, authority) = settings.base(&place.registry).unwrap();
+            assert_eq!(authority.is_some(), place.registry.as_str() == "r.example:5000");
+            assert_eq!((found.as_str(), place.repository.as_str()), (base, repository), "{name}");
         }
-        assert_eq!(settings.place(&"x".parse().unwrap()).unwrap().authority, Some("/ca.pem".into()));
         let error = Settings::default().place(&"debian".parse().unwrap()).unwrap_err().to_string();
         assert!(error.contains("`debian`"), "{error}");
     }
