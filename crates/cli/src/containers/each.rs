@@ -24,7 +24,7 @@ pub struct Selection {
 }
 
 /// What verbs on several things work with.
-pub trait Several<'a, 'b> {
+pub trait Several<'a: 'b, 'b> {
     /// What the things are called in documents.
     const NOUN: &'static str;
     /// Where results go.
@@ -87,7 +87,7 @@ impl Selection {
 ///
 /// # Errors
 /// Only that of printing; failures of single ones end in the code.
-pub fn each<'a, 'b, C: Several<'a, 'b>, T: Serialize>(
+pub fn each<'a: 'b, 'b, C: Several<'a, 'b>, T: Serialize>(
     context: &mut C,
     names: &[String],
     ignore_missing: bool,

@@ -53,7 +53,7 @@ pub fn prepare(context: &mut Context<'_, '_, '_>, arguments: &CreateArguments) -
             pulled => pulled?,
         },
     };
-    let (layers, config) = layers::unpack(&store, &image.target, &platform, &Silent)?;
+    let (layers, config) = layers::unpack(&store, &lease, &image.target, &platform, &Silent)?;
     let from = FromImage { name: image.name.to_string(), digest: digest.to_string(), layers, config };
     Ok(Some(Prepared { from, image, manifest: digest, store, _lease: lease }))
 }

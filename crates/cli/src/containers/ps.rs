@@ -96,7 +96,7 @@ fn id(container: &Inspect, full: bool) -> &str {
 }
 
 fn table(containers: &[Inspect], now: Timestamp, full: bool) -> String {
-    let mut table = Table::new(&["NAME", "ID", "STATUS", "COMMAND", "IP", "PORTS"]);
+    let mut table = Table::new(&["NAME", "ID", "IMAGE", "STATUS", "COMMAND", "IP", "PORTS"]);
     for container in containers {
         let command = command(container);
         let ports: Vec<_> = container
@@ -116,6 +116,7 @@ fn table(containers: &[Inspect], now: Timestamp, full: bool) -> String {
         table.row([
             container.name.to_string(),
             id(container, full).to_owned(),
+            container.record.image.as_ref().map(|image| image.name.clone()).unwrap_or_default(),
             status(container, now),
             if full { command } else { cut(&command, 32) },
             container.addresses.as_ref().map(|addresses| addresses.ipv4.to_string()).unwrap_or_default(),

@@ -4,6 +4,7 @@ use crate::failure::{Code, Failure};
 use images::{
     ClientError, StoreError,
     client::{ClientErrorKind, CredentialError},
+    layer::UnpackError,
 };
 use std::error::Error;
 
@@ -44,6 +45,14 @@ impl Failure {
         };
         let failure = with_sources(code, error);
         advise(failure, error)
+    }
+
+    /// Layers could not be unpacked.
+    pub fn from_unpack(error: &UnpackError) -> Self {
+        match error {
+            UnpackError::Store(error) => Self::from_store(error),
+            error => with_sources(Code::FAILED, error),
+        }
     }
 
     /// Credentials could not be read or kept.

@@ -1,16 +1,18 @@
 //! Layers of images as directories.
 
 use crate::failure::{Code, Failure, Result};
-use images::{Manifest, Progress, Store, StoreError, media, store::digest_in};
+use images::{Lease, Manifest, Progress, Store, StoreError, media, store::digest_in};
 use oci_spec::image::{Config, Descriptor, Platform};
 use std::path::PathBuf;
 
-/// The layers of an image for a platform as directories, bottom first, and what the image says of containers.
+/// The layers of an image for a platform as directories, bottom first and held by the lease, and what the image says of
+/// containers.
 ///
 /// # Errors
 /// It is not here, not an image, or its layers can not be unpacked.
 pub fn unpack(
     store: &Store,
+    lease: &Lease,
     target: &Descriptor,
     platform: &Platform,
     progress: &dyn Progress,
@@ -22,8 +24,8 @@ pub fn unpack(
         return Err(Failure::new(Code::USAGE, what));
     }
     let all = store
-        .unpack(&manifest, &configuration, progress)
-        .map_err(|error| Failure::from_unpack(&error).why(format!("unpacking {}", digest.short())))?;
+        .unpack(lease, &manifest, &configuration, progress)
+        .map_err(|error| Failure::from_unpack(&error))?;
     let mut layers: Vec<PathBuf> = Vec::with_capacity(all.len());
     for layer in all {
         // What a layer has hides the same further down: only its last place counts, and a directory can be in an overlay
@@ -43,6 +45,7 @@ pub fn unpack(
 /// As [`unpack`].
 pub fn unpack_if_image(
     store: &Store,
+    lease: &Lease,
     target: &Descriptor,
     platform: &Platform,
     progress: &dyn Progress,
@@ -55,5 +58,5 @@ pub fn unpack_if_image(
             return Ok(());
         }
     }
-    unpack(store, target, platform, progress).map(drop)
+    unpack(store, lease, target, platform, progress).map(drop)
 }

@@ -45,7 +45,7 @@ pub fn ls(context: &mut Context<'_, '_, '_>, arguments: &LsArguments) -> Result<
     let store = context.store()?;
     let images = store.images().map_err(|error| Failure::from_store(&error))?;
     let wanted = |image: &&Image| arguments.filter.as_ref().is_none_or(|text| image.name.to_string().contains(text));
-    let rows: Result<Vec<Row>, StoreError> =
+    let rows: std::result::Result<Vec<Row>, StoreError> =
         images.iter().filter(wanted).map(|image| row(&store, image)).collect();
     let rows = rows.map_err(|error| Failure::from_store(&error))?;
     context.printer.result(&rows, || {
@@ -69,7 +69,7 @@ pub fn ls(context: &mut Context<'_, '_, '_>, arguments: &LsArguments) -> Result<
     Ok(Code::DONE)
 }
 
-fn row(store: &Store, image: &Image) -> Result<Row, StoreError> {
+fn row(store: &Store, image: &Image) -> std::result::Result<Row, StoreError> {
     let digest = image.digest()?;
     let mut seen = HashSet::new();
     Ok(Row {
@@ -84,7 +84,7 @@ fn row(store: &Store, image: &Image) -> Result<Row, StoreError> {
 }
 
 /// Bytes of a manifest with what of it is here, each content once.
-fn size(store: &Store, digest: &Digest, seen: &mut HashSet<Digest>) -> Result<u64, StoreError> {
+fn size(store: &Store, digest: &Digest, seen: &mut HashSet<Digest>) -> std::result::Result<u64, StoreError> {
     let Some(blob) = store.blob(digest)?.filter(|_| seen.insert(digest.clone())) else { return Ok(0) };
     let children = match store.manifest(digest) {
         Ok(Manifest::Index(index)) => {

@@ -140,7 +140,7 @@ pub fn pull_one(
         if let Platforms::One(platform) = platforms
             && unpack
         {
-            super::layers::unpack_if_image(client.store(), &pulled.target, platform, &*progress)?;
+            super::layers::unpack_if_image(client.store(), &pulled.lease, &pulled.target, platform, &*progress)?;
         }
         Ok(pulled)
     })

@@ -116,15 +116,15 @@ pub(super) fn is_loopback(url: &Url) -> bool {
 
 /// In a few words why there was no answer.
 pub(super) fn describe(error: &reqwest::Error) -> &'static str {
-    let io = std::iter::successors(std::error::Error::source(error), |&cause| cause.source())
-        .find_map(|cause| cause.downcast_ref::<io::Error>());
+    // The innermost tells most: others wrap it.
+    let io = causes(error).filter_map(|cause| cause.downcast_ref::<io::Error>()).last();
     match io.map(io::Error::kind) {
         _ if error.is_timeout() => "no connection in time",
+        Some(io::ErrorKind::UnexpectedEof) if error.is_connect() => "the connection was cut before it was secure",
         Some(io::ErrorKind::ConnectionRefused) => "nothing listens there",
         Some(io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe) => {
             "the connection was cut"
         }
-        Some(io::ErrorKind::InvalidData) if error.is_connect() => "TLS failed",
         _ if error.is_connect() => "no connection",
         _ => "the connection broke",
     }
@@ -132,12 +132,17 @@ pub(super) fn describe(error: &reqwest::Error) -> &'static str {
 
 /// Whether trying again is of no use: the other side can not prove who it is, or speaks no TLS.
 pub(super) fn is_tls(error: &reqwest::Error) -> bool {
-    std::iter::successors(std::error::Error::source(error), |&cause| cause.source()).any(|cause| {
-        cause.is::<tokio_rustls::rustls::Error>()
-            || cause
-                .downcast_ref::<io::Error>()
-                .and_then(io::Error::get_ref)
-                .is_some_and(|inner| inner.is::<tokio_rustls::rustls::Error>())
+    causes(error).any(|cause| cause.is::<tokio_rustls::rustls::Error>())
+}
+
+/// All causes, outermost first. (An error of the system's hides what it is made of from `source`.)
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    std::iter::successors(std::error::Error::source(error), |&cause| {
+        let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        match inner {
+            Some(inner) => Some(inner as &(dyn std::error::Error + 'static)),
+            None => cause.source(),
+        }
     })
 }
 

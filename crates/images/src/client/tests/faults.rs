@@ -78,7 +78,8 @@ async fn the_next_pull_goes_on_where_the_last_was_cut() {
     for _ in 0..4 {
         server.fault("GET", &layer, Fault::Status(500, ""));
     }
-    let error = machine.pull(&name, &watched).await.unwrap_err();
+    let one = machine.client(|settings| settings.parallel = 1);
+    let error = one.pull(&name.parse().unwrap(), &here(), &watched).await.unwrap_err();
     assert!(matches!(error, ClientError::GaveUp { .. }), "{error:?}");
     assert_eq!((machine.unfinished(), machine.has(&name)), (1, false));
     machine.pull(&name, &watched).await.unwrap();
@@ -116,7 +117,7 @@ async fn other_content_is_never_believed() {
     server.fault("GET", digest(&sample.layer).as_str(), Fault::Lie);
     let error = machine.pull(&name, &watched).await.unwrap_err();
     assert!(matches!(error, ClientError::Digest { .. }), "{error:?}");
-    assert_eq!((machine.has(&name), machine.unfinished()), (false, 0));
+    assert!(!machine.has(&name));
     let by_digest = format!("{}/a@{}", server.host(), digest(&sample.manifest));
     server.fault("GET", "/manifests/", Fault::Lie);
     let error = machine.pull(&by_digest, &watched).await.unwrap_err();

@@ -58,8 +58,8 @@ async fn what_we_push_others_read_and_what_others_push_we_read() {
     let seen = skopeo(&["inspect", "--tls-verify=false", "--raw", &format!("docker://{name}")]);
     assert_eq!(seen.as_bytes(), sample.manifest);
     let copy = format!("127.0.0.1:{}/copy:2", peer.port);
-    let flags = ["--src-tls-verify=false", "--dest-tls-verify=false"];
-    skopeo(&["copy", flags[0], flags[1], &format!("docker://{name}"), &format!("docker://{copy}")]);
+    let flags = ["--src-tls-verify=false", "--dest-tls-verify=false", "--preserve-digests"];
+    skopeo(&["copy", flags[0], flags[1], flags[2], &format!("docker://{name}"), &format!("docker://{copy}")]);
     let client = theirs.client(|settings| settings.stall = Duration::from_secs(20));
     let pulled = client.pull(&copy.parse().unwrap(), &here(), &crate::Silent).await.unwrap();
     assert!(theirs.has(&copy));
