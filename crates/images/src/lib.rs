@@ -7,10 +7,13 @@
 #![forbid(unsafe_code)]
 
 pub mod client;
+pub mod collect;
 pub mod digest;
+pub mod layer;
 pub mod media;
 pub mod progress;
 pub mod store;
+pub mod tarball;
 
 pub use client::{Client, ClientError};
 pub use digest::Hasher;

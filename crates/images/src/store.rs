@@ -19,21 +19,22 @@ mod disk;
 mod error;
 mod image;
 pub mod index;
-mod ingest;
-mod lease;
+pub(crate) mod ingest;
+pub(crate) mod lease;
 pub(crate) mod lock;
 mod manifest;
-mod reach;
+pub(crate) mod reach;
 
 pub use blob::Blob;
 pub use disk::{DiskUse, Watermarks};
 pub use error::{CommitError, StoreError};
-pub use image::{Image, digest_in};
+pub use image::{Image, describe, digest_in};
 pub use ingest::{Ingest, IngestId, IngestIdError};
 pub use lease::{Lease, Owner};
 pub use manifest::{MANIFEST_LIMIT, Manifest, choose, host_platform, show as show_platform};
 
 pub(crate) use error::at;
+pub(crate) use image::descriptor_digest;
 
 use index::Index;
 use model::image::Digest;

@@ -36,6 +36,20 @@ pub fn digest_in(descriptor: &Descriptor) -> Result<Digest, StoreError> {
     text.parse().map_err(|source| StoreError::Digest { source })
 }
 
+/// A digest as the library's descriptors want it.
+pub(crate) fn descriptor_digest(digest: &Digest) -> Result<oci_spec::image::Digest, StoreError> {
+    digest.as_str().parse().map_err(|error: oci_spec::OciSpecError| StoreError::Document {
+        kind: "digest",
+        digest: digest.clone(),
+        problem: error.to_string(),
+    })
+}
+
+/// A descriptor of a blob.
+pub fn describe(media_type: &str, blob: &super::Blob) -> Result<Descriptor, StoreError> {
+    Ok(Descriptor::new(crate::media::named(media_type), blob.size, descriptor_digest(&blob.digest)?))
+}
+
 impl Store {
     /// Every name, in order.
     pub fn images(&self) -> Result<Vec<Image>, StoreError> {

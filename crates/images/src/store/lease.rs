@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use model::image::Digest;
 use rusqlite::{Connection, Transaction, params};
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     fs::{self, File},
     path::PathBuf,
     sync::{Mutex, PoisonError},
@@ -172,17 +172,24 @@ impl Drop for Lease {
     }
 }
 
-/// Leases by whether their owner still is: `(live, dead)`. Files of dead processes are removed.
-pub(crate) fn judge(store: &Store) -> Result<(Vec<i64>, Vec<i64>), StoreError> {
+/// Leases by whether their owner still is.
+#[derive(Debug, Default)]
+pub(crate) struct Leases {
+    pub live: Vec<i64>,
+    pub dead: Vec<i64>,
+}
+
+/// Asks for the owner of each lease. With `bury`, files of dead processes are removed.
+pub(crate) fn judge(store: &Store, bury: bool) -> Result<Leases, StoreError> {
     let rows = store.index().read("list leases", list)?;
-    let mut processes: std::collections::HashMap<String, bool> = std::collections::HashMap::new();
-    let (mut live, mut dead) = (Vec::new(), Vec::new());
+    let mut processes: HashMap<String, bool> = HashMap::new();
+    let mut leases = Leases::default();
     for (id, kind, owner) in rows {
         let lives = match kind.as_str() {
             "process" => match processes.get(&owner) {
                 Some(lives) => *lives,
                 None => {
-                    let lives = process_lives(store, &owner)?;
+                    let lives = process_lives(store, &owner, bury)?;
                     processes.insert(owner, lives);
                     lives
                 }
@@ -192,9 +199,9 @@ pub(crate) fn judge(store: &Store) -> Result<(Vec<i64>, Vec<i64>), StoreError> {
             // Of a newer program: better kept than lost.
             _ => true,
         };
-        if lives { live.push(id) } else { dead.push(id) }
+        if lives { leases.live.push(id) } else { leases.dead.push(id) }
     }
-    Ok((live, dead))
+    Ok(leases)
 }
 
 fn list(connection: &Connection) -> rusqlite::Result<Vec<(i64, String, String)>> {
@@ -203,13 +210,15 @@ fn list(connection: &Connection) -> rusqlite::Result<Vec<(i64, String, String)>>
     rows.collect()
 }
 
-fn process_lives(store: &Store, id: &str) -> Result<bool, StoreError> {
+fn process_lives(store: &Store, id: &str, bury: bool) -> Result<bool, StoreError> {
     let path = store.part("processes").join(id);
     match lock::try_existing(&path).map_err(at("look whether a process lives by", &path))? {
         lock::Existing::Held => Ok(true),
         lock::Existing::Gone => Ok(false),
         lock::Existing::Free(_lock) => {
-            fs::remove_file(&path).map_err(at("remove", &path))?;
+            if bury {
+                fs::remove_file(&path).map_err(at("remove", &path))?;
+            }
             Ok(false)
         }
     }

@@ -19,6 +19,19 @@ pub(crate) fn take(path: &Path) -> io::Result<File> {
     }
 }
 
+/// Takes the lock on `path` if nobody has it; makes the file if it is not there.
+pub(crate) fn try_take(path: &Path) -> io::Result<Option<File>> {
+    loop {
+        let file = open(path, true)?;
+        match retry(|| flock(&file, FlockOperation::NonBlockingLockExclusive)) {
+            Ok(()) if is_still(&file, path)? => return Ok(Some(file)),
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 /// What became of an attempt.
 #[derive(Debug)]
 pub(crate) enum Existing {
