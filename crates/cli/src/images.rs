@@ -54,6 +54,12 @@ enum Verb {
     /// Take names away; content that is left without one is collected later
     #[command(visible_alias = "remove")]
     Rm(Lazy<name::RmArguments>),
+    /// Bring images from an archive: OCI layout (folder or tar) or docker-archive
+    #[command(visible_alias = "load")]
+    Import(Lazy<archive::ImportArguments>),
+    /// Write images to an archive
+    #[command(visible_alias = "save")]
+    Export(Lazy<archive::ExportArguments>),
     /// Delete content that nothing refers to
     Prune(Lazy<keep::PruneArguments>),
     /// Show what the images take on disk
@@ -109,6 +115,8 @@ impl ImageCommand {
             Verb::Push(arguments) => transfer::push(context, &arguments),
             Verb::Tag(arguments) => name::tag(context, &arguments),
             Verb::Rm(arguments) => name::rm(context, &arguments),
+            Verb::Import(arguments) => archive::import(context, &arguments),
+            Verb::Export(arguments) => archive::export(context, &arguments),
             Verb::Prune(arguments) => keep::prune(context, &arguments),
             Verb::Df => keep::df(context),
             Verb::Login(arguments) => login::login(context, &arguments),

@@ -148,6 +148,3 @@ fn empty_trash(store: &Store) -> Result<(), StoreError> {
 fn cutoff(grace: Duration) -> i64 {
     now().saturating_sub(i64::try_from(grace.as_secs()).unwrap_or(i64::MAX))
 }
-
-#[cfg(test)]
-mod tests;

@@ -13,6 +13,7 @@ mod stream;
 mod tree;
 mod unpack;
 
+pub(crate) use stream::{Encoding, decoder};
 pub(crate) use unpack::marker;
 
 pub use pack::{Compression, PackError, PackOptions, Packed, pack};

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod client;
+pub mod archive;
 pub mod collect;
 pub mod digest;
 pub mod layer;

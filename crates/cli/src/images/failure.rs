@@ -4,6 +4,7 @@ use crate::failure::{Code, Failure};
 use images::{
     ClientError, StoreError,
     client::{ClientErrorKind, CredentialError},
+    archive::ArchiveError,
     layer::UnpackError,
 };
 use std::error::Error;
@@ -51,6 +52,20 @@ impl Failure {
     pub fn from_unpack(error: &UnpackError) -> Self {
         match error {
             UnpackError::Store(error) => Self::from_store(error),
+            error => with_sources(Code::FAILED, error),
+        }
+    }
+
+    /// An archive could not be read or written.
+    pub fn from_archive(error: &ArchiveError) -> Self {
+        match error {
+            ArchiveError::Store(error) => Self::from_store(error),
+            ArchiveError::Unnamed { .. } => with_sources(Code::USAGE, error).next("jdos image import --name NAME FILE"),
+            ArchiveError::Several(_) => with_sources(Code::USAGE, error).next("leave --name out"),
+            ArchiveError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                with_sources(Code::NOT_FOUND, error)
+            }
+            ArchiveError::Io { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe => Self::broken_pipe(),
             error => with_sources(Code::FAILED, error),
         }
     }

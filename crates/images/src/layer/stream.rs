@@ -44,7 +44,10 @@ impl Encoding {
 }
 
 /// Opens a decoder; `compressed` counts the bytes taken from the file.
-pub(crate) fn decoder<'a>(file: File, compressed: &'a AtomicU64) -> io::Result<Box<dyn Read + Send + 'a>> {
+pub(crate) fn decoder<'a>(
+    file: impl Read + Send + 'a,
+    compressed: &'a AtomicU64,
+) -> io::Result<Box<dyn Read + Send + 'a>> {
     let mut reader = BufReader::with_capacity(BUFFER, Counting { file, compressed });
     let head = reader.fill_buf()?;
     Ok(match Encoding::of(head) {
@@ -62,12 +65,12 @@ pub(crate) fn decoder<'a>(file: File, compressed: &'a AtomicU64) -> io::Result<B
     })
 }
 
-struct Counting<'a> {
-    file: File,
+struct Counting<'a, R> {
+    file: R,
     compressed: &'a AtomicU64,
 }
 
-impl Read for Counting<'_> {
+impl<R: Read> Read for Counting<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let got = self.file.read(buffer)?;
         self.compressed.fetch_add(got as u64, Ordering::Relaxed);
