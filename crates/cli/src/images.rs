@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 
 /// `jdos image`: one verb and the folder it works on.
 #[derive(Args, Debug)]
-#[command(disable_help_subcommand = true)]
+#[command(disable_help_subcommand = true, after_help = HELP)]
 pub struct ImageCommand {
     #[command(subcommand)]
     verb: Verb,
@@ -69,6 +69,14 @@ enum Verb {
     /// Forget the password for a registry
     Logout(Lazy<login::LogoutArguments>),
 }
+
+const HELP: &str = "\
+Names: [REGISTRY/]REPOSITORY[:TAG][@DIGEST], such as registry.example:5000/shop/cart:7; without REGISTRY an image of this
+machine, or of the `default` in registries.toml of the data folder, where `plain_http` and `authority` of registries are set.
+Credentials: config.json in $DOCKER_CONFIG or ~/.docker, and the helpers it names.
+
+Exit codes:
+  0 done, 1 failed, 2 usage, 3 not found, 4 conflict, 6 denied, 7 no server";
 
 /// What every verb works with.
 pub struct Context<'c, 'a, 'b> {

@@ -29,10 +29,10 @@ use std::{
     process::ExitCode,
 };
 
-/// An open data-centre OS: containers on one machine.
+/// An open data-centre OS: containers and images on one machine.
 #[derive(Parser, Debug)]
 #[command(name = "jdos", version, disable_help_subcommand = true, max_term_width = 110)]
-#[command(after_help = "Next: jdos container --help, jdos container run --help")]
+#[command(after_help = "Next: jdos container --help, jdos container run --help, jdos image --help")]
 struct Cli {
     #[command(subcommand)]
     system: System,

@@ -67,6 +67,42 @@ fn help() {
 }
 
 #[test]
+fn help_of_images() {
+    compare("help-image", &["jdos image --help"]);
+    let verbs = ["ls", "inspect", "pull", "push", "tag", "rm", "import", "export", "prune", "df", "login", "logout"];
+    for verb in verbs {
+        compare(&format!("help-image-{verb}"), &[&format!("jdos image {verb} --help")]);
+    }
+}
+
+#[test]
+fn images_that_are_not_there() {
+    compare(
+        "images",
+        &[
+            "jdos image ls",
+            "jdos image --json ls",
+            "jdos image prune --dry-run",
+            "jdos image inspect web",
+            "jdos image --json inspect web",
+            "jdos image rm web Web",
+            "jdos image rm --ignore web",
+            "jdos image tag web web:2",
+            "jdos image pull web",
+            "jdos image pull Web:1",
+            "jdos image pull --platform linux/a/b/c registry.invalid/web",
+            "jdos image push web",
+            "jdos image export web -o /tmp/web.tar",
+            "jdos image import /no/such/file",
+            "jdos image prune --grace soon",
+            "jdos image pul web",
+            "jdos container run web",
+            "jdos container run --pull never registry.invalid/web:1",
+        ],
+    );
+}
+
+#[test]
 fn help_of_run() {
     compare("help-run", &["jdos container run --help"]);
 }

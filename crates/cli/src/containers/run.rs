@@ -66,7 +66,7 @@ pub fn run(context: &mut Context<'_, '_, '_>, arguments: &RunArguments) -> Resul
     let started = launch(context, &created, &options, arguments, keys);
     if started.is_err() {
         // Nothing is left behind of what did not start. That it failed to start is what the user is told.
-        match context.engine.remove(&created.id, true) {
+        match context.engine.remove_whole(&created.id) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 context.printer.warnings(&[format!("{} was not removed: {error}", created.name)]);
             }
@@ -169,7 +169,7 @@ fn make(
         && let Err(failure) = image.keep_for(&context.engine, &created.id)
     {
         // Without its layers held it must not be there. That they can not be held is what the user is told.
-        if let Err(error) = context.engine.remove(&created.id, true) {
+        if let Err(error) = context.engine.remove_whole(&created.id) {
             context.printer.warnings(&[format!("{} was not removed: {error}", created.name)]);
         }
         return Err(failure);
@@ -206,7 +206,7 @@ pub fn environment() -> Vec<(String, String)> {
 
 fn remove_if_there(context: &Context<'_, '_, '_>, name: &str) -> Result<()> {
     let missing = |error: &EngineError| error.kind() == ErrorKind::NotFound;
-    let removed = context.engine.find(name).and_then(|id| context.engine.remove(&id, true));
+    let removed = context.engine.find(name).and_then(|id| context.engine.remove_whole(&id));
     match removed {
         Err(error) if !missing(&error) => Err(Failure::from_engine(&error)),
         _ => Ok(()),

@@ -118,6 +118,7 @@ impl Engine {
         let recorded = self.ids()?;
         for id in entries::<ContainerId>(&self.layout.data().join("containers"))? {
             if !recorded.contains(&id) && !self.layout.running(&id).exists() {
+                self.remove_unfinished_volumes(&id)?;
                 self.discard(&id)?;
                 done.swept.push(format!("folder of {id}"));
             }

@@ -15,6 +15,7 @@ use crate::{
     spec::NewVolume,
     sys::process,
 };
+use model::ContainerId;
 use rustix::{
     fs::{CWD, Mode, OFlags, RenameFlags, ResolveFlags, open, openat2, renameat_with},
     io::Errno,
@@ -32,10 +33,41 @@ use std::{
 
 /// What the name of a volume on its way begins with; no volume's own name can.
 const UNFINISHED: &str = ".new-";
+/// File in the folder of a container that is being created: the names of the volumes that are its own. Whoever finds it
+/// beside no record removes them.
+const OWN: &str = "own-volumes";
 
 impl Engine {
+    /// Makes the volumes of a container that is being created.
+    pub(super) fn make_volumes(&self, record: &Record, volumes: &[NewVolume]) -> Result<(), EngineError> {
+        if !record.own_volumes.is_empty() {
+            let path = self.layout.container(&record.id).join(OWN);
+            fs::write(&path, record.own_volumes.join("\n")).at("write", &path)?;
+        }
+        volumes.iter().try_for_each(|volume| self.make_volume(record, volume))
+    }
+
+    /// From now on the record says whose they are.
+    pub(super) fn volumes_are_recorded(&self, record: &Record) -> Result<(), EngineError> {
+        if record.own_volumes.is_empty() {
+            return Ok(());
+        }
+        let path = self.layout.container(&record.id).join(OWN);
+        ignore_missing(fs::remove_file(&path)).at("remove", &path)
+    }
+
+    /// Removes the volumes of a container whose creation was not finished.
+    pub(super) fn remove_unfinished_volumes(&self, id: &ContainerId) -> Result<(), EngineError> {
+        let path = self.layout.container(id).join(OWN);
+        match fs::read_to_string(&path) {
+            Ok(names) => names.lines().try_for_each(|name| self.remove_volume(name)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error).at("read", &path),
+        }
+    }
+
     /// Makes a volume, unless there is one of its name.
-    pub(super) fn make_volume(&self, record: &Record, volume: &NewVolume) -> Result<(), EngineError> {
+    fn make_volume(&self, record: &Record, volume: &NewVolume) -> Result<(), EngineError> {
         if fs::symlink_metadata(&volume.path).is_ok() {
             return Ok(());
         }
@@ -92,11 +124,12 @@ impl Engine {
     /// # Errors
     /// [`EngineError::File`].
     pub fn remove_own_volumes(&self, record: &Record) -> Result<(), EngineError> {
-        for name in &record.own_volumes {
-            let path = self.layout.volumes().join(name);
-            ignore_missing(remove_tree(&path)).at("remove", &path)?;
-        }
-        Ok(())
+        record.own_volumes.iter().try_for_each(|name| self.remove_volume(name))
+    }
+
+    fn remove_volume(&self, name: &str) -> Result<(), EngineError> {
+        let path = self.layout.volumes().join(name);
+        ignore_missing(remove_tree(&path)).at("remove", &path)
     }
 
     /// Volumes whose making was cut off; called while nothing is being created.

@@ -88,7 +88,11 @@ impl Auth {
             Challenge::Basic => self.basic(session).await?,
             Challenge::Bearer(bearer) => Some(self.bearer(session, asked, bearer, scope, rejected).await?),
         };
-        self.state().challenge = Some(challenge.clone());
+        // What a challenge wants is for the request that it answers; the next may be for another repository.
+        self.state().challenge = Some(match challenge {
+            Challenge::Basic => Challenge::Basic,
+            Challenge::Bearer(bearer) => Challenge::Bearer(Bearer { scope: None, ..bearer.clone() }),
+        });
         Ok(found.filter(|found| Some(found) != rejected))
     }
 

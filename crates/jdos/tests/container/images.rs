@@ -6,6 +6,7 @@ use super::machine::{Machine, Outcome, finish};
 use serde_json::{Value, json};
 use std::{
     fs,
+    io::{Read, Write},
     net::{TcpListener, TcpStream},
     os::unix::fs::{MetadataExt, chown, symlink},
     path::{Path, PathBuf},
@@ -245,6 +246,75 @@ fn what_is_not_there_is_said() {
     image(&machine, &["pull", "127.0.0.1:1/x"]).code(7).says(&["nothing listens there"]);
     image(&machine, &["inspect", "local:x"]).code(3);
     assert!(machine.containers().is_empty());
+}
+
+/// Lets `me` with the password `s3cret` in, for so many requests.
+fn doorkeeper(requests: usize) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for _ in 0..requests {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                head.push(byte[0]);
+            }
+            let allowed = String::from_utf8(head).unwrap().contains("Basic bWU6czNjcmV0");
+            let answer = match allowed {
+                true => "HTTP/1.1 200 OK\r\n",
+                false => "HTTP/1.1 401 X\r\nWWW-Authenticate: Basic realm=\"x\"\r\n",
+            };
+            stream.write_all(format!("{answer}Connection: close\r\nContent-Length: 0\r\n\r\n").as_bytes()).unwrap();
+        }
+    });
+    host
+}
+
+#[test]
+fn a_login_is_tried_kept_and_forgotten() {
+    let machine = Machine::new();
+    let host = doorkeeper(4);
+    let config = machine.path("docker/config.json");
+    let login = |password: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_jdos"));
+        command.arg("image").arg("--data").arg(machine.path("data")).env("DOCKER_CONFIG", machine.path("docker"));
+        command.args(["login", "--plain-http", "-u", "me", "--password-stdin", &host]).stdin(Stdio::piped());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        writeln!(child.stdin.take().unwrap(), "{password}").unwrap();
+        finish(child)
+    };
+    let refused = login("not-it").code(6).says(&["does not let me", "jdos image login"]);
+    assert!(!refused.stderr.contains("not-it") && !config.exists());
+    let kept = login("s3cret").ok();
+    assert!(kept.contains("config.json") && !kept.contains("s3cret"), "{kept}");
+    let text: Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
+    assert_eq!(text["auths"][&host]["auth"], json!("bWU6czNjcmV0"));
+    assert_eq!(fs::metadata(&config).unwrap().mode() & 0o777, 0o600);
+    image(&machine, &["logout", &host]).ok();
+    let text: Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
+    assert_eq!(text["auths"], json!({}));
+}
+
+#[test]
+fn images_go_out_and_come_in_as_archives() {
+    let machine = Machine::new();
+    let registry = Registry::new(&machine);
+    let name = application(&machine, &registry);
+    image(&machine, &["pull", "--plain-http", "--quiet", &name]).ok();
+    for (form, source) in [("oci", "oci-archive"), ("docker", "docker-archive"), ("oci-dir", "oci")] {
+        let file = machine.path(&format!("out-{form}"));
+        let file = file.to_str().unwrap();
+        image(&machine, &["export", &name, "-o", file, "--format", form]).ok();
+        let seen = command("skopeo", &["inspect", "--config", &format!("{source}:{file}")]);
+        assert!(seen.contains("GREETING=hello"), "{form}: {seen}");
+        let local = format!("from-{form}:1");
+        image(&machine, &["import", "--name", &local, file]).ok();
+        assert_eq!(run(&machine, &[&local, "cat /srv/data/seed"]).ok(), "from the image", "{form}");
+    }
+    image(&machine, &["export", "none:1", "-o", "/nowhere"]).code(3);
+    image(&machine, &["import", "/no/such/file"]).code(3);
 }
 
 #[test]
