@@ -71,9 +71,11 @@ enum Verb {
 }
 
 const HELP: &str = "\
-Names: [REGISTRY/]REPOSITORY[:TAG][@DIGEST], such as registry.example:5000/shop/cart:7; without REGISTRY an image of this
-machine, or of the `default` in registries.toml of the data folder, where `plain_http` and `authority` of registries are set.
-Credentials: config.json in $DOCKER_CONFIG or ~/.docker, and the helpers it names.
+Names:
+  [REGISTRY/]REPOSITORY[:TAG][@DIGEST], such as registry.example:5000/shop/cart:7
+  without REGISTRY: of this machine, or of the `default` in DATA/registries.toml
+Credentials:
+  config.json in $DOCKER_CONFIG or ~/.docker, and the helpers that it names
 
 Exit codes:
   0 done, 1 failed, 2 usage, 3 not found, 4 conflict, 6 denied, 7 no server";

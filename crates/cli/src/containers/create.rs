@@ -10,7 +10,7 @@ use crate::images::transfer::RegistryArguments;
 pub struct CreateArguments {
     /// Image, program and arguments: the first word that is no flag, and all after it; with a root file system from
     /// elsewhere the image is left out
-    #[arg(trailing_var_arg = true, value_name = "IMAGE> <COMMAND", help_heading = None)]
+    #[arg(trailing_var_arg = true, value_name = "IMAGE COMMAND ARGUMENT", help_heading = None)]
     pub command: Vec<String>,
     /// The image.
     #[command(flatten)]
@@ -121,8 +121,8 @@ pub struct ProcessArguments {
 #[derive(clap::Args, Debug, Clone)]
 #[command(next_help_heading = "Storage")]
 pub struct StorageArguments {
-    /// Mount a path of the host, a named volume, or (INSIDE alone) one of its own
-    #[arg(short, long, value_name = "[SOURCE:]INSIDE[:OPTIONS]")]
+    /// Mount a path of the host, a named volume, or one of its own
+    #[arg(short, long, value_name = "[FROM:]INSIDE[:OPTIONS]")]
     pub volume: Vec<String>,
     /// Mount: type=bind|volume|tmpfs,src=…,dst=…[,ro]
     #[arg(long, value_name = "KEY=VALUE,…")]

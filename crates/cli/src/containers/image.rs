@@ -11,7 +11,7 @@ use crate::{
     images::{find, layers, open_store, transfer},
 };
 use container::engine::Engine;
-use images::{Client, Image, Lease, Owner, Silent, Store, StoreError, client::Platforms};
+use images::{Client, Image, Lease, Owner, Silent, Store, StoreError, client::Platforms, store::show_platform};
 use model::{ContainerId, image::Digest};
 use oci_spec::image::Platform;
 
@@ -53,7 +53,16 @@ pub fn prepare(context: &mut Context<'_, '_, '_>, arguments: &CreateArguments) -
             pulled => pulled?,
         },
     };
-    let (layers, config) = layers::unpack(&store, &lease, &image.target, &platform, &Silent)?;
+    let (layers, configuration) = layers::unpack(&store, &lease, &image.target, &platform, &Silent)?;
+    if (configuration.os(), configuration.architecture()) != (platform.os(), platform.architecture()) {
+        let is = format!("{} is for {}/{}", image.name, configuration.os(), configuration.architecture());
+        let wanted = show_platform(&platform);
+        match arguments.image.platform {
+            Some(_) => return Err(Failure::new(Code::NOT_FOUND, format!("{is}, not for {wanted}"))),
+            None => context.printer.warnings(&[format!("{is}; this machine is {wanted}")]),
+        }
+    }
+    let config = configuration.config().clone().unwrap_or_default();
     let from = FromImage { name: image.name.to_string(), digest: digest.to_string(), layers, config };
     Ok(Some(Prepared { from, image, manifest: digest, store, _lease: lease }))
 }

@@ -236,6 +236,8 @@ mod tests {
             labels: [("tier".to_owned(), "front".to_owned())].into(),
             log: Default::default(),
             runtime: RuntimeKind::Jdos,
+            image: None,
+            own_volumes: Vec::new(),
         };
         Inspect {
             id,
@@ -258,16 +260,18 @@ mod tests {
         let now = NOW.parse().unwrap();
         let mut running = container("web", Status::Running);
         running.addresses = Some(Addresses { ipv4: [10, 88, 0, 2].into(), ipv6: "fd00::2".parse().unwrap() });
-        let mut ended = container("job", Status::Exited);
+        let (name, digest, ports) = ("web:1".to_owned(), "sha256:1".to_owned(), Vec::new());
+        running.record.image = Some(container::options::ImageOrigin { name, digest, ports });
+        let mut ended = self::container("job", Status::Exited);
         ended.record.ports = model::PortMapping::parse_all("[::1]:53:53/udp").unwrap();
         let finished = "2026-02-01T11:59:58Z".parse().unwrap();
         ended.exit = Some(Exit::from_wait_status(9, true, 0, finished));
         assert_eq!(
             table(&[running, ended], now, false),
             "\
-NAME  ID            STATUS                   COMMAND                           IP         PORTS
-web   abababababab  running 3m               sh -c 'echo hello; sleep 100000…  10.88.0.2  8080->80/tcp
-job   abababababab  exited (137) oom 2s ago  sh -c 'echo hello; sleep 100000…  -          [::1]:53->53/udp
+NAME  ID            IMAGE  STATUS                   COMMAND                           IP         PORTS
+web   abababababab  web:1  running 3m               sh -c 'echo hello; sleep 100000…  10.88.0.2  8080->80/tcp
+job   abababababab  -      exited (137) oom 2s ago  sh -c 'echo hello; sleep 100000…  -          [::1]:53->53/udp
 "
         );
     }

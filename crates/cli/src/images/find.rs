@@ -69,7 +69,9 @@ pub fn missing(store: &Store, text: &str) -> Failure {
         Some(near) => failure.why(format!("did you mean `{near}`?")),
         None => failure,
     };
-    failure.next("jdos image ls").next("jdos image pull REGISTRY/NAME")
+    let with_registry = text.parse::<ImageName>().is_ok_and(|name| name.registry.is_some());
+    let pull = if with_registry { text } else { "REGISTRY/NAME" };
+    failure.next("jdos image ls").next(format!("jdos image pull {pull}"))
 }
 
 /// `os/architecture[/variant]`, or an architecture alone.
@@ -83,7 +85,7 @@ pub fn platform(text: Option<&str>) -> Result<Platform> {
         Failure::new(Code::USAGE, what)
     };
     let parts: Vec<&str> = text.split('/').collect();
-    if parts.iter().any(|part| part.is_empty() || !part.bytes().all(|byte| byte.is_ascii_alphanumeric())) {
+    if parts.iter().any(|part| part.is_empty() || !part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')) {
         return Err(expected());
     }
     let (os, architecture, variant) = match parts.as_slice() {

@@ -2,11 +2,11 @@
 
 use crate::failure::{Code, Failure, Result};
 use images::{Lease, Manifest, Progress, Store, StoreError, media, store::digest_in};
-use oci_spec::image::{Config, Descriptor, Platform};
+use oci_spec::image::{Descriptor, ImageConfiguration, Platform};
 use std::path::PathBuf;
 
-/// The layers of an image for a platform as directories, bottom first and held by the lease, and what the image says of
-/// containers.
+/// The layers of an image for a platform as directories, bottom first and held by the lease, and the image's
+/// configuration.
 ///
 /// # Errors
 /// It is not here, not an image, or its layers can not be unpacked.
@@ -16,7 +16,7 @@ pub fn unpack(
     target: &Descriptor,
     platform: &Platform,
     progress: &dyn Progress,
-) -> Result<(Vec<PathBuf>, Config)> {
+) -> Result<(Vec<PathBuf>, ImageConfiguration)> {
     let (digest, manifest, configuration) = store.resolve(target, platform).map_err(|error| Failure::from_store(&error))?;
     let kind = manifest.config().media_type().to_string();
     if !media::is_config(&kind) {
@@ -36,7 +36,7 @@ pub fn unpack(
     if layers.is_empty() {
         return Err(Failure::new(Code::USAGE, format!("{} has no layers: there is nothing in it to run", digest.short())));
     }
-    Ok((layers, configuration.config().clone().unwrap_or_default()))
+    Ok((layers, configuration))
 }
 
 /// As [`unpack`], where something else than an image of a file system needs no unpacking.

@@ -198,7 +198,7 @@ fn one_set_of_layers_serves_containers_of_different_users() {
     let name = application(&machine, &registry);
     let layers = machine.path("data/images/layers");
     for (flags, owner) in [(&[][..], "1000"), (&["--userns", "host"], "1000"), (&["-u", "0"], "1000")] {
-        let words = [flags, &[name.as_str(), "stat -c %u /etc/passwd /srv/data; touch /tmp/x && echo wrote"]].concat();
+        let words = [flags, &[name.as_str(), "stat -c %u /etc/passwd /srv/data; touch /srv/data/x && echo wrote"]].concat();
         assert_eq!(run(&machine, &[&["-v", "/srv/data"], &words[..]].concat()).ok(), format!("0\n{owner}\nwrote"));
     }
     let passwd: Vec<_> = fs::read_dir(&layers).unwrap().map(|layer| layer.unwrap().path().join("fs/etc/passwd")).collect();
@@ -241,7 +241,7 @@ fn what_is_not_there_is_said() {
     run(&machine, &[&missing, "true"]).code(125).says(&["has no shop/none:1", "MANIFEST_UNKNOWN"]);
     let outcome = machine.jdos(&["run", "--rm", "--network", "none", &name]);
     outcome.code(125).says(&["no secure connection", "--plain-http"]);
-    run(&machine, &["--platform", "linux/s390x", &name]).code(125);
+    run(&machine, &["--platform", "linux/s390x", &name]).code(125).says(&["is for linux/amd64"]);
     image(&machine, &["pull", &missing]).code(3);
     image(&machine, &["pull", "127.0.0.1:1/x"]).code(7).says(&["nothing listens there"]);
     image(&machine, &["inspect", "local:x"]).code(3);

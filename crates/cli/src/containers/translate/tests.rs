@@ -103,7 +103,8 @@ fn storage() {
     assert!(options.read_only);
     assert_eq!(good(&["--shm-size", "1m"]).shm_size, Some(ByteSize(1 << 20)));
     assert_eq!(good(&["--device", "/dev/fuse"]).devices, ["/dev/fuse"]);
-    assert_eq!(wrong(&["-v", "/only"]).0, "--volume");
+    assert_eq!(wrong(&["-v", "only"]).0, "--volume");
+    assert_eq!(good(&["-v", "/own"]).volumes, ["/own"]);
     assert_eq!(wrong(&["-v", "/a:b"]).0, "--volume");
     assert_eq!(wrong(&["--shm-size", "big"]).0, "--shm-size");
 }
@@ -263,5 +264,5 @@ fn keeping() {
 fn all_errors_are_told_at_once() {
     let (_, problems) = read(&["--name", "a/b", "-p", "x", "--memory", "y"]);
     let flags: Vec<_> = problems.iter().map(|(flag, _)| flag.as_str()).collect();
-    assert_eq!(flags, ["--rootfs", "COMMAND", "--memory", "--publish", "--name"]);
+    assert_eq!(flags, ["IMAGE", "COMMAND", "--memory", "--publish", "--name"]);
 }
