@@ -3,8 +3,8 @@
 use crate::failure::{Code, Failure};
 use images::{
     ClientError, StoreError,
-    client::{ClientErrorKind, CredentialError},
     archive::ArchiveError,
+    client::{ClientErrorKind, CredentialError},
     layer::UnpackError,
 };
 use std::error::Error;

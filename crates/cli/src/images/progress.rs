@@ -212,7 +212,7 @@ fn row(layer: &Layer) -> String {
         Stage::Done(how) => (layer.size, format!("{} {how}", human::size(layer.size))),
     };
     let parts = BAR as u64;
-    let full = if layer.size == 0 { parts } else { done.min(layer.size).saturating_mul(parts) / layer.size };
+    let full = done.min(layer.size).saturating_mul(parts).checked_div(layer.size).unwrap_or(parts);
     let full = usize::try_from(full).unwrap_or(BAR);
     format!("  {}  {}{}  {what}", layer.digest.short(), "█".repeat(full), "░".repeat(BAR - full))
 }
@@ -258,7 +258,9 @@ mod tests {
         let layers = [layer('a', Stage::Transfer(50)), layer('b', Stage::Done("done")), layer('c', Stage::Waiting)];
         let drawn = rows(&layers, Duration::from_secs(3), false);
         assert_eq!(drawn.len(), 2);
-        assert!(drawn[0].contains(&format!("{}{}", "█".repeat(12), "░".repeat(12))) && drawn[0].ends_with("50B of 100B"));
+        assert!(
+            drawn[0].contains(&format!("{}{}", "█".repeat(12), "░".repeat(12))) && drawn[0].ends_with("50B of 100B")
+        );
         assert_eq!(drawn[1], "  1 of 3 layers done, 3 s");
         assert_eq!(rows(&layers, Duration::ZERO, true).len(), 3);
     }
