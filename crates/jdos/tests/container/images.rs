@@ -251,7 +251,7 @@ fn what_is_not_there_is_said() {
     let outcome = machine.jdos(&["run", "--rm", "--network", "none", &name]);
     outcome.code(125).says(&["no secure connection", "--plain-http"]);
     run(&machine, &["--platform", "linux/s390x", &name]).code(125).says(&["is for linux/amd64"]);
-    image(&machine, &["pull", &missing]).code(3);
+    image(&machine, &["pull", "--plain-http", &missing]).code(3);
     image(&machine, &["pull", "127.0.0.1:1/x"]).code(7).says(&["nothing listens there"]);
     image(&machine, &["inspect", "local:x"]).code(3);
     assert!(machine.containers().is_empty());
