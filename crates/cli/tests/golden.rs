@@ -12,12 +12,19 @@ fn run(line: &str) -> String {
     let mut words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
     let flags = match words.get(1).and_then(|word| word.to_str()) {
         Some("container") => vec![format!("--data={place}/data"), format!("--run={place}/run")],
-        Some("registry") => vec![format!("--data={place}/data")],
+        Some("registry" | "image") => vec![format!("--data={place}/data")],
         _ => Vec::new(),
     };
     words.splice(2.min(words.len())..2.min(words.len()), flags.into_iter().map(OsString::from));
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let mut streams = Streams { out: &mut out, err: &mut err, out_is_terminal: false, colour: false, width: Some(100) };
+    let mut streams = Streams {
+        out: &mut out,
+        err: &mut err,
+        out_is_terminal: false,
+        err_is_terminal: false,
+        colour: false,
+        width: Some(100),
+    };
     let code = cli::run(words, &mut streams);
     let (out, err) = (String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap());
     let mut text = format!("$ {line}\n");
@@ -77,6 +84,42 @@ fn registry() {
             "jdos registry robot add ci --allow **:pull --expires soon",
             "jdos registry serve --listen 0.0.0.0:0 --max-uploads 0 --url x",
             "jdos registry serve --tls-cert /nowhere/cert.pem --tls-key /nowhere/key.pem",
+        ],
+    );
+}
+
+#[test]
+fn help_of_images() {
+    compare("help-image", &["jdos image --help"]);
+    let verbs = ["ls", "inspect", "pull", "push", "tag", "rm", "import", "export", "prune", "df", "login", "logout"];
+    for verb in verbs {
+        compare(&format!("help-image-{verb}"), &[&format!("jdos image {verb} --help")]);
+    }
+}
+
+#[test]
+fn images_that_are_not_there() {
+    compare(
+        "images",
+        &[
+            "jdos image ls",
+            "jdos image --json ls",
+            "jdos image prune --dry-run",
+            "jdos image inspect web",
+            "jdos image --json inspect web",
+            "jdos image rm web Web",
+            "jdos image rm --ignore web",
+            "jdos image tag web web:2",
+            "jdos image pull web",
+            "jdos image pull Web:1",
+            "jdos image pull --platform linux/a/b/c registry.invalid/web",
+            "jdos image push web",
+            "jdos image export web -o /tmp/web.tar",
+            "jdos image import /no/such/file",
+            "jdos image prune --grace soon",
+            "jdos image pul web",
+            "jdos container run web",
+            "jdos container run --pull never registry.invalid/web:1",
         ],
     );
 }

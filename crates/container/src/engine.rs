@@ -16,6 +16,7 @@ mod remove;
 mod reset;
 mod start;
 mod users;
+mod volumes;
 
 pub use create::{Claim, Created};
 pub use error::{EngineError, ErrorKind};

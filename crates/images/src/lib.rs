@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod archive;
+pub mod client;
 pub mod collect;
 pub mod digest;
 pub mod layer;
@@ -16,6 +17,7 @@ pub mod registry;
 pub mod store;
 pub mod tarball;
 
+pub use client::{Client, ClientError};
 pub use digest::Hasher;
 pub use progress::{Event, LayerState, Progress, Silent};
 pub use store::{Blob, CommitError, Image, Ingest, IngestId, Lease, Manifest, Owner, Store, StoreError};

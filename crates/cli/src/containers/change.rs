@@ -80,6 +80,9 @@ pub struct RmArguments {
     /// Kill it first if it runs
     #[arg(short, long)]
     force: bool,
+    /// Remove the volumes that are its own as well
+    #[arg(short, long)]
+    volumes: bool,
 }
 
 /// Which container was changed.
@@ -112,7 +115,7 @@ fn change(
         act(context, &id).map_err(|error| advise(&error, verb, reference))?;
         Ok(Changed { id })
     };
-    each(context, &containers, selection.ignore, one, |reference, _| reference.to_owned())
+    each("container", context, &containers, selection.ignore, one, |reference, _| reference.to_owned())
 }
 
 /// The failure, with the command that helps after this verb.
@@ -164,7 +167,10 @@ pub fn resume(context: &mut Context<'_, '_, '_>, arguments: &ResumeArguments) ->
 /// Removes.
 pub fn rm(context: &mut Context<'_, '_, '_>, arguments: &RmArguments) -> Result<Code> {
     let force = arguments.force;
-    change(context, &arguments.selection, "rm", &ANY, |context, id| context.engine.remove(id, force))
+    change(context, &arguments.selection, "rm", &ANY, |context, id| match arguments.volumes {
+        true => context.engine.remove_whole(id, force),
+        false => context.engine.remove(id, force),
+    })
 }
 
 /// Waits, and prints one exit code per line.
@@ -175,7 +181,7 @@ pub fn wait(context: &mut Context<'_, '_, '_>, arguments: &WaitArguments) -> Res
         Ok(Ended { id, exit })
     };
     let text = |_: &str, ended: &Ended| ended.exit.code.map_or_else(|| "unknown".to_owned(), |code| code.to_string());
-    each(context, &arguments.containers, arguments.ignore, one, text)
+    each("container", context, &arguments.containers, arguments.ignore, one, text)
 }
 
 fn selected(containers: &[String], all: bool) -> Selection {

@@ -1,7 +1,10 @@
-//! Verbs on several containers: go on after a failure, tell each, end with the worst code.
+//! Verbs on several things: go on after a failure, tell each, end with the worst code.
 
 use super::Context;
-use crate::failure::{Code, Failure, Result};
+use crate::{
+    failure::{Code, Failure, Result},
+    print::Printer,
+};
 use clap::Args;
 use container::engine::{Inspect, Status};
 use serde::Serialize;
@@ -21,7 +24,19 @@ pub struct Selection {
     pub ignore: bool,
 }
 
-/// What was done to one container (or whatever it is), as a program reads it.
+/// What verbs on several things work with.
+pub trait Prints<'a: 'b, 'b> {
+    /// Where results go.
+    fn printer(&mut self) -> &mut Printer<'a, 'b>;
+}
+
+impl<'a, 'b> Prints<'a, 'b> for Context<'_, 'a, 'b> {
+    fn printer(&mut self) -> &mut Printer<'a, 'b> {
+        self.printer
+    }
+}
+
+/// What was done to one, as a program reads it.
 #[derive(Debug, Serialize)]
 struct Done<T> {
     /// What it is, and as the user named it: one entry.
@@ -53,55 +68,44 @@ impl Selection {
     }
 }
 
-/// Does `act` to each; prints the line that `text` makes of each result, or all of them as one document.
+/// Does `act` to each of several things of a kind; prints the line that `text` makes of each result, or all of them as one
+/// document, in which `kind` is the key of what the user has named.
 ///
 /// # Errors
-/// Only that of printing; failures of single containers end in the code.
-pub fn each<T: Serialize>(
-    context: &mut Context<'_, '_, '_>,
-    containers: &[String],
-    ignore_missing: bool,
-    act: impl FnMut(&mut Context<'_, '_, '_>, &str) -> Result<T>,
-    text: impl Fn(&str, &T) -> String,
-) -> Result<Code> {
-    each_of("container", context, containers, ignore_missing, act, text)
-}
-
-/// As [`each`], of things of this kind.
-///
-/// # Errors
-/// As [`each`].
-pub fn each_of<T: Serialize>(
+/// Only that of printing; failures of single ones end in the code.
+pub fn each<'a: 'b, 'b, C: Prints<'a, 'b>, T: Serialize>(
     kind: &'static str,
-    context: &mut Context<'_, '_, '_>,
+    context: &mut C,
     names: &[String],
     ignore_missing: bool,
-    mut act: impl FnMut(&mut Context<'_, '_, '_>, &str) -> Result<T>,
+    mut act: impl FnMut(&mut C, &str) -> Result<T>,
     text: impl Fn(&str, &T) -> String,
 ) -> Result<Code> {
     let mut worst = Code::DONE;
     let mut all = Vec::new();
     for name in names {
         let subject = BTreeMap::from([(kind, name.clone())]);
-        match act(context, name) {
+        let result = act(context, name);
+        let printer = context.printer();
+        match result {
             Ok(result) => {
-                if !context.printer.json {
-                    let line = text(name, &result);
-                    context.printer.line(&line)?;
-                    context.printer.flush()?;
+                if !printer.json {
+                    printer.line(&text(name, &result))?;
+                    printer.flush()?;
                 }
                 all.push(Done { subject, result: Some(result), error: None });
             }
             Err(failure) if ignore_missing && failure.code == Code::NOT_FOUND => {}
             Err(failure) => {
                 worst = worst.max(failure.code);
-                context.printer.failure_text(&failure);
+                printer.failure_text(&failure);
                 all.push(Done { subject, result: None, error: Some(failure) });
             }
         }
     }
-    if context.printer.json {
-        context.printer.document(&all)?;
+    let printer = context.printer();
+    if printer.json {
+        printer.document(&all)?;
     }
     Ok(worst)
 }

@@ -1,6 +1,6 @@
 //! `network ls`, `inspect`, `rm` and `prune`.
 
-use super::{Context, each::each_of, prune::confirmed};
+use super::{Context, each::each, prune::confirmed};
 use crate::{
     failure::{Code, Failure, Result},
     table::Table,
@@ -67,7 +67,7 @@ pub fn run(context: &mut Context<'_, '_, '_>, command: &NetworkCommand) -> Resul
                 })?;
                 Ok(Removed { removed: true })
             };
-            each_of("network", context, networks, false, one, |name, _| name.to_owned())
+            each("network", context, networks, false, one, |name, _| name.to_owned())
         }
     }
 }

@@ -6,10 +6,11 @@ use super::{
     change::advise,
     create::CreateArguments,
     each::{Selection, each},
+    image,
     problems::Problems,
     session::{DetachKeys, own_window_size},
     surroundings::in_this_process,
-    translate::create_options,
+    translate::{create_options, image::FromImage},
 };
 use crate::failure::{Code, Failure, Result};
 use clap::Args;
@@ -19,7 +20,7 @@ use container::{
 };
 use std::{
     fs::{self, OpenOptions},
-    io::Write,
+    io::{self, Write},
 };
 
 /// `run`
@@ -61,24 +62,13 @@ pub fn run(context: &mut Context<'_, '_, '_>, arguments: &RunArguments) -> Resul
     const VERB: &str = "run";
     let keys = arguments.foreground.keys()?;
     context.printer.quiet = arguments.create.keeping.quiet;
-    let (options, id_file) = prepare(context, &arguments.create, VERB)?;
+    let Prepared { options, image, id_file } = prepare(context, &arguments.create, VERB)?;
     let made = context.engine.create_claimed(&options);
     let (created, claim) = made.map_err(|error| advise(&error, VERB, "CONTAINER"))?;
-    tell(context, &created, id_file)?;
-    let started = launch(context, (&created, claim), &options, arguments, keys);
+    let started = keep(context, &created, image, id_file)
+        .and_then(|()| launch(context, (&created, claim), &options, arguments, keys));
     if started.is_err() {
-        // Nothing is left behind of what did not start. That it failed to start is what the user is told.
-        match context.engine.remove(&created.id, true) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                context.printer.warnings(&[format!("{} was not removed: {error}", created.name)]);
-            }
-            _ => {}
-        }
-        if let Some(file) = &arguments.create.keeping.cidfile
-            && let Err(error) = fs::remove_file(file)
-        {
-            context.printer.warnings(&[format!("--cidfile {file} was not removed: {error}")]);
-        }
+        take_back(context, &created, &arguments.create);
     }
     started?.finish(context)
 }
@@ -142,49 +132,80 @@ fn launch<'l>(
 /// Creates only.
 pub fn create(context: &mut Context<'_, '_, '_>, arguments: &CreateArguments) -> Result<Code> {
     context.printer.quiet = arguments.keeping.quiet;
-    let (options, id_file) = prepare(context, arguments, "create")?;
+    let Prepared { options, image, id_file } = prepare(context, arguments, "create")?;
     let created = context.engine.create(&options).map_err(|error| advise(&error, "create", "CONTAINER"))?;
-    tell(context, &created, id_file)?;
+    keep(context, &created, image, id_file).inspect_err(|_| take_back(context, &created, arguments))?;
     let document = serde_json::json!({ "id": created.id, "name": created.name, "warnings": created.warnings });
     context.printer.result(&document, || format!("{}\n", created.id))?;
     Ok(Code::DONE)
 }
 
-/// Translates the arguments, and makes room for the container.
-fn prepare<'a>(
-    context: &mut Context<'_, '_, '_>,
-    arguments: &'a CreateArguments,
-    verb: &str,
-) -> Result<(CreateOptions, Option<IdFile<'a>>)> {
-    let options = options(arguments, verb)?;
+/// All that a container is created from.
+struct Prepared<'a> {
+    options: CreateOptions,
+    /// The image that it is of, held by this process.
+    image: Option<image::Prepared>,
+    id_file: Option<IdFile<'a>>,
+}
+
+/// Translates the arguments, brings the image, and makes room for the container.
+fn prepare<'a>(context: &mut Context<'_, '_, '_>, arguments: &'a CreateArguments, verb: &str) -> Result<Prepared<'a>> {
+    let mut options = options(arguments, None, verb)?;
+    let image = image::prepare(context, arguments)?;
+    if let Some(image) = &image {
+        options = self::options(arguments, Some(&image.from), verb)?;
+    }
     let id_file = arguments.keeping.cidfile.as_deref().map(IdFile::reserve).transpose()?;
     if arguments.keeping.replace
         && let Some(name) = &options.name
     {
         remove_if_there(context, name.as_str())?;
     }
-    Ok((options, id_file))
+    Ok(Prepared { options, image, id_file })
 }
 
-/// Says what was created.
-fn tell(context: &mut Context<'_, '_, '_>, created: &Created, id_file: Option<IdFile<'_>>) -> Result<()> {
+/// Hands the image over to what was created, and says what that is. When this fails it must not stay: its layers are
+/// not held, or nobody knows of it.
+fn keep(
+    context: &mut Context<'_, '_, '_>,
+    created: &Created,
+    image: Option<image::Prepared>,
+    id_file: Option<IdFile<'_>>,
+) -> Result<()> {
+    if let Some(image) = image {
+        image.keep_for(&context.engine, &created.id)?;
+    }
     context.printer.warnings(&created.warnings);
-    match id_file {
-        Some(id_file) => id_file.fill(created.id.as_str()),
-        None => Ok(()),
+    id_file.map_or(Ok(()), |file| file.fill(created.id.as_str()))
+}
+
+/// Leaves nothing behind of what did not come to be. Why it did not is what the user is told.
+fn take_back(context: &mut Context<'_, '_, '_>, created: &Created, arguments: &CreateArguments) {
+    match context.engine.remove_whole(&created.id, true) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            context.printer.warnings(&[format!("{} was not removed: {error}", created.name)]);
+        }
+        _ => {}
+    }
+    // One that was not filled has gone by itself.
+    if let Some(file) = &arguments.keeping.cidfile
+        && let Err(error) = fs::remove_file(file)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        context.printer.warnings(&[format!("--cidfile {file} was not removed: {error}")]);
     }
 }
 
-fn options(arguments: &CreateArguments, verb: &str) -> Result<CreateOptions> {
+fn options(arguments: &CreateArguments, image: Option<&FromImage>, verb: &str) -> Result<CreateOptions> {
     let mut problems = Problems::default();
-    let options = in_this_process(|surroundings| create_options(arguments, surroundings, &mut problems))?;
+    let options = in_this_process(|surroundings| create_options(arguments, image, surroundings, &mut problems))?;
     problems.check(&format!("jdos container {verb}"))?;
     Ok(options)
 }
 
 fn remove_if_there(context: &Context<'_, '_, '_>, name: &str) -> Result<()> {
     let missing = |error: &EngineError| error.kind() == ErrorKind::NotFound;
-    let removed = context.engine.find(name).and_then(|id| context.engine.remove(&id, true));
+    let removed = context.engine.find(name).and_then(|id| context.engine.remove_whole(&id, true));
     match removed {
         Err(error) if !missing(&error) => Err(Failure::from_engine(&error)),
         _ => Ok(()),
@@ -203,11 +224,9 @@ impl<'a> IdFile<'a> {
     fn reserve(path: &'a str) -> Result<Self> {
         let file = OpenOptions::new().write(true).create_new(true).open(path);
         let file = file.map_err(|error| match error.kind() {
-            std::io::ErrorKind::AlreadyExists => {
-                Failure::new(Code::CONFLICT, format!("--cidfile {path} exists already"))
-                    .why("another container may be known by it")
-                    .next(format!("rm {path}"))
-            }
+            io::ErrorKind::AlreadyExists => Failure::new(Code::CONFLICT, format!("--cidfile {path} exists already"))
+                .why("another container may be known by it")
+                .next(format!("rm {path}")),
             _ => Failure::from_error(format!("cannot make --cidfile {path}"), &error),
         })?;
         Ok(Self { path, file, filled: false })
@@ -249,7 +268,7 @@ pub fn start(context: &mut Context<'_, '_, '_>, arguments: &StartArguments) -> R
         context.printer.warnings(&started.warnings);
         Ok(serde_json::json!({ "id": id, "pid": started.pid, "warnings": started.warnings }))
     };
-    each(context, &containers, false, one, |reference, _| reference.to_owned())
+    each("container", context, &containers, false, one, |reference, _| reference.to_owned())
 }
 
 fn start_attached(

@@ -9,8 +9,7 @@ use crate::{
     options::{CreateOptions, Runc, RuntimeKind, SeccompChoice},
     record::Record,
     seccomp,
-    spec::{self, Built, Facts, NewVolume, SpecErrors},
-    volume::{Volumes, with_root},
+    spec::{self, Built, Facts, SpecErrors},
 };
 use jiff::Timestamp;
 use model::{ContainerId, ContainerName};
@@ -20,7 +19,7 @@ use rustix::{
 };
 use std::{
     fs, io,
-    os::fd::{BorrowedFd, OwnedFd},
+    os::fd::OwnedFd,
     os::unix::fs::{DirBuilderExt, symlink},
     path::Path,
 };
@@ -165,28 +164,15 @@ impl Engine {
             fs::write(&path, program).at("write", &path)?;
         }
         self.store(&record)?;
+        self.volumes_are_recorded(&record)?;
         Ok(Created { id: record.id, name: record.name, warnings })
-    }
-
-    /// Makes the named volumes that are not there yet, with what the root has at their places. They stay whatever becomes
-    /// of the container.
-    fn make_volumes(&self, record: &Record, volumes: &[NewVolume]) -> Result<(), EngineError> {
-        let store = Volumes::new(&self.layout);
-        let new: Vec<&NewVolume> = volumes.iter().filter(|volume| !store.exists(volume)).collect();
-        let (filled, empty): (Vec<_>, Vec<_>) = new.into_iter().partition(|volume| volume.copy);
-        let fail = |source| EngineError::volume(&record.id, source);
-        if !filled.is_empty() {
-            let fill =
-                |root: BorrowedFd<'_>| filled.iter().try_for_each(|volume| store.make(volume, &record.id, Some(root)));
-            with_root(&record.root, &self.layout.container(&record.id), fill).map_err(fail)?;
-        }
-        empty.iter().try_for_each(|volume| store.make(volume, &record.id, None)).map_err(fail)
     }
 
     /// Takes back a creation that failed; what can not be removed now has no record and is swept later.
     fn unmake(&self, id: &ContainerId, name: &ContainerName) {
+        let volumes = self.remove_unfinished_volumes(id).err();
         let running = if self.layout.running(id).exists() { self.remove_running(id).err() } else { None };
-        for error in [self.discard(id).err(), self.free_name(name, id).err(), running].into_iter().flatten() {
+        for error in [volumes, self.discard(id).err(), self.free_name(name, id).err(), running].into_iter().flatten() {
             tracing::warn!(%error, %id, "the rest of a failed creation is left to the next sweep");
         }
     }

@@ -232,7 +232,7 @@ impl Engine {
         let recorded = self.ids()?;
         for id in entries::<ContainerId>(&self.layout.data().join("containers"))? {
             if !recorded.contains(&id) && !self.layout.running(&id).exists() {
-                match self.discard(&id) {
+                match self.remove_unfinished_volumes(&id).and_then(|()| self.discard(&id)) {
                     Ok(()) => done.swept.push(format!("folder of {id}")),
                     Err(error) => done.note(Err(error)),
                 }

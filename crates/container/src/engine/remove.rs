@@ -3,6 +3,7 @@
 use super::{
     Engine, Inspect, Status,
     error::{At, EngineError},
+    lock::Lock,
 };
 use crate::{cgroup, record::Record};
 use model::{ContainerId, ContainerName, NetworkMode};
@@ -20,12 +21,31 @@ pub(super) const AGAIN: Duration = Duration::from_millis(2);
 
 impl Engine {
     /// Removes a container with its record, logs and writable files; a running one only by `force`, which kills it.
+    /// Volumes stay, but for those that are its own when it was to be removed at its end.
     ///
     /// # Errors
     /// [`EngineError::WrongState`] when it runs and is not to be forced, [`EngineError::Busy`] when another process
     /// changes it, [`EngineError::File`].
     pub fn remove(&self, id: &ContainerId, force: bool) -> Result<(), EngineError> {
         let record = self.record(id)?;
+        let _lock = self.end_for_removal(id, force)?;
+        self.forget(&record)
+    }
+
+    /// As [`Engine::remove`], with the volumes that are its own.
+    ///
+    /// # Errors
+    /// As [`Engine::remove`].
+    pub fn remove_whole(&self, id: &ContainerId, force: bool) -> Result<(), EngineError> {
+        let record = self.record(id)?;
+        let _lock = self.end_for_removal(id, force)?;
+        // While there is a record, so that whoever is cut off here can be told to do it again.
+        self.remove_own_volumes(&record)?;
+        self.forget(&record)
+    }
+
+    /// Clears away what there is of a run, which must have ended unless it is to be killed; gives the lock.
+    fn end_for_removal(&self, id: &ContainerId, force: bool) -> Result<Lock, EngineError> {
         let end = Instant::now() + PATIENCE;
         let lock = loop {
             if self.observe(id)?.state.is_some() {
@@ -46,12 +66,16 @@ impl Engine {
             std::thread::sleep(AGAIN);
         };
         self.finish(id, &lock)?;
-        self.forget(&record)
+        Ok(lock)
     }
 
-    /// Removes the name and the data folder of a container. One that was given no name gives its addresses back: nobody will
-    /// ask for them again.
+    /// Removes the name and the data folder of a container, and of one that was to go by itself its own volumes. One that was
+    /// given no name gives its addresses back: nobody will ask for them again.
     pub(super) fn forget(&self, record: &Record) -> Result<(), EngineError> {
+        self.volumes_are_recorded(record)?;
+        if record.remove {
+            self.remove_own_volumes(record)?;
+        }
         self.free_name(&record.name, &record.id)?;
         self.discard(&record.id)?;
         // Last: if this is cut off, the next sweep finds a lease of nobody.

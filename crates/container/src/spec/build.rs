@@ -97,6 +97,7 @@ pub(super) struct Builder<'a> {
     pub(super) faults: Faults,
     pub(super) warnings: Vec<String>,
     pub(super) volumes: Vec<NewVolume>,
+    pub(super) own_volumes: Vec<String>,
     pub(super) chown: Vec<PathBuf>,
     pub(super) capabilities: CapabilitySet,
 }
@@ -119,8 +120,22 @@ pub fn build(options: &CreateOptions, facts: &Facts, context: &Context) -> Resul
     let linux = spec.linux().clone().unwrap_or_else(bundle::empty_linux);
     spec.set_linux(None);
     let capabilities = CapabilitySet::EMPTY;
-    let (volumes, chown) = (Vec::new(), Vec::new());
-    Builder { options, facts, context, bundle, spec, linux, faults, warnings, volumes, chown, capabilities }.build()
+    let (volumes, own_volumes, chown) = (Vec::new(), Vec::new(), Vec::new());
+    Builder {
+        options,
+        facts,
+        context,
+        bundle,
+        spec,
+        linux,
+        faults,
+        warnings,
+        volumes,
+        own_volumes,
+        chown,
+        capabilities,
+    }
+    .build()
 }
 
 impl Builder<'_> {
@@ -149,7 +164,7 @@ impl Builder<'_> {
                 self.faults.take(text.parse().map_err(|error| Fault::new("--stop-signal", format!("{error}"))))
             }
         };
-        let Self { mut spec, linux, faults, warnings, volumes, chown, context, .. } = self;
+        let Self { mut spec, linux, faults, warnings, volumes, own_volumes, chown, context, .. } = self;
         spec.set_linux(Some(linux));
         let (Some(name), Some(stop_signal), Some(root)) = (name, stop_signal, root) else {
             return faults.finish(()).and(Err(SpecErrors(Vec::new()))); // each missing part was noted as a fault
@@ -180,6 +195,8 @@ impl Builder<'_> {
             labels: options.labels.clone(),
             log: options.log,
             runtime: options.runtime.clone(),
+            image: options.image.clone(),
+            own_volumes,
         };
         faults.finish(Built { record, warnings, capabilities: self.capabilities, cgroup, unpack, volumes })
     }

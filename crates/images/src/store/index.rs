@@ -26,8 +26,11 @@ pub struct Module {
 }
 
 /// Every module that keeps tables, in the order in which they are made.
-pub const MODULES: &[Module] =
-    &[Module { name: "store", steps: STEPS, roots: &["SELECT digest FROM images"] }, crate::registry::schema::MODULE];
+pub const MODULES: &[Module] = &[
+    Module { name: "store", steps: STEPS, roots: &["SELECT digest FROM images"] },
+    crate::registry::schema::MODULE,
+    crate::client::downloads::MODULE,
+];
 
 const STEPS: &[&str] = &["
     CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
