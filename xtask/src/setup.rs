@@ -34,7 +34,7 @@ const fn program(name: &'static str, packages: [&'static str; 4]) -> Need {
     Need { what: Sign::Program(name), debian, fedora, arch, suse }
 }
 
-const NEEDS: [Need; 11] = [
+const NEEDS: [Need; 14] = [
     program("cc", ["gcc", "gcc", "gcc", "gcc"]),
     Need {
         what: Sign::File(&["/usr/lib/x86_64-linux-gnu/libc.a", "/usr/lib64/libc.a", "/usr/lib/libc.a"]),
@@ -50,6 +50,9 @@ const NEEDS: [Need; 11] = [
     program("busybox", ["busybox-static", "busybox", "busybox", "busybox-static"]),
     program("qemu-system-x86_64", ["qemu-system-x86", "qemu-system-x86-core", "qemu-system-x86", "qemu-x86"]),
     program("mke2fs", ["e2fsprogs", "e2fsprogs", "e2fsprogs", "e2fsprogs"]),
+    program("openssl", ["openssl", "openssl", "openssl", "openssl"]),
+    program("skopeo", ["skopeo", "skopeo", "skopeo", "skopeo"]),
+    program("docker-registry", ["docker-registry", "docker-distribution", "distribution", "distribution-registry"]),
     program("xz", ["xz-utils", "xz", "xz", "xz"]),
     program("python3", ["python3-venv", "python3", "python", "python3"]),
 ];

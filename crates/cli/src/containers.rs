@@ -3,8 +3,9 @@
 mod attached;
 mod change;
 mod create;
-mod each;
+pub(crate) mod each;
 mod exec;
+mod image;
 mod inspect;
 mod logs;
 mod network;
@@ -53,11 +54,11 @@ pub struct ContainerCommand {
 enum Verb {
     /// Create a container and run it
     #[command(disable_help_flag = true, after_help = EXAMPLES)]
-    #[command(override_usage = "jdos container run [FLAGS] --rootfs DIR COMMAND [ARGUMENT]…")]
+    #[command(override_usage = "jdos container run [FLAGS] IMAGE [COMMAND [ARGUMENT]…]")]
     Run(Lazy<run::RunArguments>),
     /// Create a container without running it
     #[command(disable_help_flag = true)]
-    #[command(override_usage = "jdos container create [FLAGS] --rootfs DIR COMMAND [ARGUMENT]…")]
+    #[command(override_usage = "jdos container create [FLAGS] IMAGE [COMMAND [ARGUMENT]…]")]
     Create(Lazy<create::CreateArguments>),
     /// Start containers that do not run
     Start(Lazy<run::StartArguments>),
@@ -113,6 +114,7 @@ Exit codes:
   JDOS itself failed, 126 when the program can not be executed, 127 when it is not there";
 const EXAMPLES: &str = "\
 Examples:
+  jdos container run --rm -it registry.example/debian:trixie bash
   jdos container run --rm -it --rootfs ./root sh
   jdos container run -d --name web -m 64m --cpus 0.5 -p 8080:80 --rootfs ./root httpd -f";
 

@@ -31,6 +31,8 @@ impl Code {
     pub const CONFLICT: Self = Self(4);
     /// Not allowed.
     pub const DENIED: Self = Self(6);
+    /// A server does not answer.
+    pub const NO_SERVER: Self = Self(7);
     /// JDOS failed where a container's own code was to be passed on.
     pub const ENGINE: Self = Self(125);
     /// Interrupted.
@@ -57,6 +59,7 @@ impl Code {
             3 => "not-found",
             4 => "conflict",
             6 => "denied",
+            7 => "no-server",
             126 => "not-executable",
             127 => "command-not-found",
             125 => "engine",

@@ -1,8 +1,8 @@
 //! Verbs, progress and tables: the command line of JDOS.
 //!
 //! Arguments become options in pure functions, options go to the library that does the work, and what comes back goes to
-//! the [`print::Printer`]; nothing here starts, stops or decides anything itself. The three key types are
-//! [`containers::ContainerCommand`] (the verbs), [`print::Printer`] (the one place that writes for people and programs)
+//! the [`print::Printer`]; nothing here starts, stops or decides anything itself. The key types are
+//! [`containers::ContainerCommand`] and [`images::ImageCommand`] (the verbs), [`print::Printer`] (the one place that writes for people and programs)
 //! and [`failure::Failure`] (what, why, what next, and the exit code).
 //!
 //! It starts in [`main`], ends with the exit code of the verb, and knows nothing of cgroups, namespaces and monitors.
@@ -12,6 +12,7 @@ pub mod closest;
 pub mod containers;
 pub mod failure;
 pub mod human;
+pub mod images;
 mod lazy;
 pub mod print;
 pub mod table;
@@ -28,10 +29,10 @@ use std::{
     process::ExitCode,
 };
 
-/// An open data-centre OS: containers on one machine.
+/// An open data-centre OS: containers and images on one machine.
 #[derive(Parser, Debug)]
 #[command(name = "jdos", version, disable_help_subcommand = true, max_term_width = 110)]
-#[command(after_help = "Next: jdos container --help, jdos container run --help")]
+#[command(after_help = "Next: jdos container --help, jdos container run --help, jdos image --help")]
 struct Cli {
     #[command(subcommand)]
     system: System,
@@ -42,6 +43,9 @@ enum System {
     /// Run and look after containers on this machine
     #[command(visible_alias = "c")]
     Container(Box<containers::ContainerCommand>),
+    /// Keep, move and look at images
+    #[command(visible_alias = "i")]
+    Image(Box<images::ImageCommand>),
     /// Print a completion script for a shell
     Completion {
         /// The shell
@@ -55,9 +59,11 @@ pub fn main() -> ExitCode {
     // Standard output of the library flushes at every line, which costs a system call each: logs are many lines.
     let stdout = std::io::stdout();
     let out_is_terminal = stdout.is_terminal();
-    let colour = std::io::stderr().is_terminal() && print::colour_allowed(|name| std::env::var_os(name));
+    let err_is_terminal = std::io::stderr().is_terminal();
+    let colour = err_is_terminal && print::colour_allowed(|name| std::env::var_os(name));
     let mut out = BufWriter::new(stdout.lock());
-    let mut streams = Streams { out: &mut out, err: &mut std::io::stderr(), out_is_terminal, colour, width: None };
+    let err = &mut std::io::stderr();
+    let mut streams = Streams { out: &mut out, err, out_is_terminal, err_is_terminal, colour, width: None };
     let code = run(std::env::args_os(), &mut streams);
     ExitCode::from(code.0)
 }
@@ -72,11 +78,13 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, streams: &mut Streams<
     };
     let (json, passing) = match &cli.system {
         System::Container(command) => (command.json(), command.passes_code_on()),
+        System::Image(command) => (command.json(), false),
         System::Completion { .. } => (false, false),
     };
     let mut printer = Printer::new(streams, json);
     let done = match cli.system {
         System::Container(command) => command.run(&mut printer),
+        System::Image(command) => command.run(&mut printer),
         System::Completion { shell } => completion(shell, &mut printer),
     };
     let done = done.and_then(|code| printer.flush().map(|()| code));

@@ -15,6 +15,8 @@ pub struct Streams<'a> {
     pub err: &'a mut dyn Write,
     /// Whether `out` is a terminal.
     pub out_is_terminal: bool,
+    /// Whether `err` is a terminal, on which what is said can be replaced.
+    pub err_is_terminal: bool,
     /// Whether `err` may be coloured.
     pub colour: bool,
     /// Columns for help texts; those of the terminal when absent.
@@ -39,6 +41,18 @@ impl<'a, 'b> Printer<'a, 'b> {
     /// Whether a person watches standard output.
     pub fn live(&self) -> bool {
         self.streams.out_is_terminal && !self.json
+    }
+
+    /// Whether a person watches standard error.
+    pub fn watched(&self) -> bool {
+        self.streams.err_is_terminal && !self.json
+    }
+
+    /// Says how something comes along; the text brings its own line ends.
+    pub fn aside(&mut self, text: &str) {
+        if !self.json && !self.quiet && !text.is_empty() {
+            say(self.streams.err, text);
+        }
     }
 
     /// Prints a result for a person; the text brings its own line ends.
@@ -221,7 +235,7 @@ mod tests {
     fn print(json: bool, act: impl FnOnce(&mut Printer<'_, '_>)) -> (String, String) {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let mut streams =
-            Streams { out: &mut out, err: &mut err, out_is_terminal: false, colour: false, width: Some(100) };
+            Streams { out: &mut out, err: &mut err, out_is_terminal: false, err_is_terminal: false, colour: false, width: Some(100) };
         act(&mut Printer::new(&mut streams, json));
         (String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
     }

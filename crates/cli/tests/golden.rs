@@ -10,12 +10,21 @@ fn run(line: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path().to_str().unwrap().to_owned();
     let mut words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
-    if words.get(1).is_some_and(|word| word == "container") {
-        let flags = [format!("--data={place}/data"), format!("--run={place}/run")];
-        words.splice(2..2, flags.into_iter().map(OsString::from));
-    }
+    let flags = match words.get(1).and_then(|word| word.to_str()) {
+        Some("container") => vec![format!("--data={place}/data"), format!("--run={place}/run")],
+        Some("image") => vec![format!("--data={place}/data")],
+        _ => Vec::new(),
+    };
+    words.splice(2.min(words.len())..2.min(words.len()), flags.into_iter().map(OsString::from));
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let mut streams = Streams { out: &mut out, err: &mut err, out_is_terminal: false, colour: false, width: Some(100) };
+    let mut streams = Streams {
+        out: &mut out,
+        err: &mut err,
+        out_is_terminal: false,
+        err_is_terminal: false,
+        colour: false,
+        width: Some(100),
+    };
     let code = cli::run(words, &mut streams);
     let (out, err) = (String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap());
     let mut text = format!("$ {line}\n");
@@ -55,6 +64,42 @@ fn compare(name: &str, lines: &[&str]) {
 #[test]
 fn help() {
     compare("help", &["jdos --help", "jdos container --help", "jdos container network --help"]);
+}
+
+#[test]
+fn help_of_images() {
+    compare("help-image", &["jdos image --help"]);
+    let verbs = ["ls", "inspect", "pull", "push", "tag", "rm", "import", "export", "prune", "df", "login", "logout"];
+    for verb in verbs {
+        compare(&format!("help-image-{verb}"), &[&format!("jdos image {verb} --help")]);
+    }
+}
+
+#[test]
+fn images_that_are_not_there() {
+    compare(
+        "images",
+        &[
+            "jdos image ls",
+            "jdos image --json ls",
+            "jdos image prune --dry-run",
+            "jdos image inspect web",
+            "jdos image --json inspect web",
+            "jdos image rm web Web",
+            "jdos image rm --ignore web",
+            "jdos image tag web web:2",
+            "jdos image pull web",
+            "jdos image pull Web:1",
+            "jdos image pull --platform linux/a/b/c registry.invalid/web",
+            "jdos image push web",
+            "jdos image export web -o /tmp/web.tar",
+            "jdos image import /no/such/file",
+            "jdos image prune --grace soon",
+            "jdos image pul web",
+            "jdos container run web",
+            "jdos container run --pull never registry.invalid/web:1",
+        ],
+    );
 }
 
 #[test]

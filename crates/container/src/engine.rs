@@ -14,6 +14,7 @@ mod reconcile;
 mod remove;
 mod start;
 mod users;
+mod volumes;
 
 pub use create::Created;
 pub use error::{EngineError, ErrorKind};

@@ -72,6 +72,18 @@ impl Default for LogOptions {
     }
 }
 
+/// What a container's layers were taken from. Nothing here depends on it; it is kept to be told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageOrigin {
+    /// The name that it was asked for by.
+    pub name: String,
+    /// The digest of its manifest.
+    pub digest: String,
+    /// Ports that it says its program listens on, such as `80/tcp`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<String>,
+}
+
 /// Name resolution inside (`--dns`, `--dns-search`, `--dns-option`, `--add-host`).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -160,7 +172,7 @@ pub struct CreateOptions {
     pub seccomp: SeccompChoice,
     /// `HOST[:INSIDE[:PERMISSIONS]]`.
     pub devices: Vec<String>,
-    /// `SOURCE:INSIDE[:OPTIONS]`; a source without `/` names a volume.
+    /// `SOURCE:INSIDE[:OPTIONS]`; a source without `/` names a volume. `INSIDE` alone is a volume of the container's own.
     pub volumes: Vec<String>,
     /// `INSIDE[:OPTIONS]`.
     pub tmpfs: Vec<String>,
@@ -202,6 +214,8 @@ pub struct CreateOptions {
     pub log: LogOptions,
     /// Which runtime.
     pub runtime: RuntimeKind,
+    /// The image that the layers are of.
+    pub image: Option<ImageOrigin>,
 }
 
 impl CreateOptions {
@@ -247,6 +261,7 @@ impl CreateOptions {
             labels: BTreeMap::new(),
             log: LogOptions::default(),
             runtime: RuntimeKind::Jdos,
+            image: None,
         }
     }
 }

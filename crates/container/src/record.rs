@@ -2,7 +2,7 @@
 //!
 //! Written once by `create` (and again by `update`), before anything is done on the machine. Knows nothing of processes.
 
-use crate::options::{DnsOptions, LogOptions, NamespaceMode, RuntimeKind};
+use crate::options::{DnsOptions, ImageOrigin, LogOptions, NamespaceMode, RuntimeKind};
 use jiff::Timestamp;
 use model::{ContainerId, ContainerName, NetworkMode, PortMapping};
 use oci_spec::runtime::Spec;
@@ -70,6 +70,12 @@ pub struct Record {
     pub log: LogOptions,
     /// Which runtime.
     pub runtime: RuntimeKind,
+    /// The image that its layers are of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageOrigin>,
+    /// Names of the volumes that are its own: no request named them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub own_volumes: Vec<String>,
 }
 
 impl Record {

@@ -6,6 +6,7 @@
 //! `kill -9` or a power cut the store is as the last finished step left it, and [`collect`] takes away the rest.
 #![forbid(unsafe_code)]
 
+pub mod client;
 pub mod archive;
 pub mod bootstrap;
 pub mod collect;
@@ -16,6 +17,7 @@ pub mod progress;
 pub mod store;
 pub mod tarball;
 
+pub use client::{Client, ClientError};
 pub use digest::Hasher;
 pub use progress::{Event, LayerState, Progress, Silent};
 pub use store::{Blob, CommitError, Image, Ingest, IngestId, Lease, Manifest, Owner, Store, StoreError};

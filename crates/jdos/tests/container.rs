@@ -1,4 +1,5 @@
-//! Containers end to end: the built program against the real kernel. Needs root, `busybox-static`, `nft` and `runc`.
+//! Containers end to end: the built program against the real kernel. Needs root, `busybox-static`, `nft`, `runc`,
+//! `docker-registry` and `skopeo`.
 //!
 //! Every test has folders of its own and, when it passes, has left nothing on the machine (see [`machine`]).
 #![allow(clippy::unwrap_used)] // helpers of tests are tests, which clippy sees in functions marked so only
@@ -12,6 +13,8 @@ mod attacks;
 mod bundle;
 #[path = "container/exec.rs"]
 mod exec;
+#[path = "container/images.rs"]
+mod images;
 #[path = "container/life.rs"]
 mod life;
 #[path = "container/limits.rs"]

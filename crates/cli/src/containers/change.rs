@@ -83,6 +83,9 @@ pub struct RmArguments {
     /// Kill it first if it runs
     #[arg(short, long)]
     force: bool,
+    /// Remove the volumes that are its own as well
+    #[arg(short, long)]
+    volumes: bool,
 }
 
 /// `prune`
@@ -173,7 +176,11 @@ pub fn resume(context: &mut Context<'_, '_, '_>, arguments: &ResumeArguments) ->
 /// Removes.
 pub fn rm(context: &mut Context<'_, '_, '_>, arguments: &RmArguments) -> Result<Code> {
     let force = arguments.force;
-    change(context, &arguments.selection, "rm", &ANY, |context, id| context.engine.remove(id, force))
+    change(context, &arguments.selection, "rm", &ANY, |context, id| {
+        let record = arguments.volumes.then(|| context.engine.record(id)).transpose()?;
+        context.engine.remove(id, force)?;
+        record.map_or(Ok(()), |record| context.engine.remove_own_volumes(&record))
+    })
 }
 
 /// Waits, and prints one exit code per line.

@@ -3,13 +3,18 @@
 //! Values stay text here: [`super::translate`] reads them, so that all errors are told at once.
 
 use super::resources::ResourceArguments;
+use crate::images::transfer::RegistryArguments;
 
 /// All that `run` and `create` have in common.
 #[derive(clap::Args, Debug, Clone)]
 pub struct CreateArguments {
-    /// Program and arguments: the first word that is no flag, and all after it
-    #[arg(trailing_var_arg = true, value_name = "COMMAND", help_heading = None)]
+    /// Image, program and arguments: the first word that is no flag, and all after it; with a root file system from
+    /// elsewhere the image is left out
+    #[arg(trailing_var_arg = true, value_name = "IMAGE COMMAND ARGUMENT", help_heading = None)]
     pub command: Vec<String>,
+    /// The image.
+    #[command(flatten)]
+    pub image: ImageArguments,
     /// Root file system.
     #[command(flatten)]
     pub root: RootArguments,
@@ -33,9 +38,37 @@ pub struct CreateArguments {
     pub keeping: KeepingArguments,
 }
 
-/// Where the root file system comes from.
+/// Where the image comes from.
 #[derive(clap::Args, Debug, Clone)]
-#[command(next_help_heading = "Root file system (one of)")]
+#[command(next_help_heading = "Image")]
+pub struct ImageArguments {
+    /// When to bring it from its registry: missing, always, newer or never
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = PullWhen::Missing, hide_possible_values = true)]
+    pub pull: PullWhen,
+    /// For this platform (this machine's)
+    #[arg(long, value_name = "OS/ARCHITECTURE")]
+    pub platform: Option<String>,
+    /// The registry that it is brought from.
+    #[command(flatten)]
+    pub registry: RegistryArguments,
+}
+
+/// When an image is brought from its registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum PullWhen {
+    /// When it is not on this machine.
+    Missing,
+    /// Each time.
+    Always,
+    /// Each time that the registry can be reached.
+    Newer,
+    /// Not at all.
+    Never,
+}
+
+/// Where the root file system comes from instead of an image.
+#[derive(clap::Args, Debug, Clone)]
+#[command(next_help_heading = "Root file system instead of an image (one of)")]
 pub struct RootArguments {
     /// A directory, changed in place, or a tar file, unpacked
     #[arg(long, value_name = "DIR|FILE.tar")]
@@ -88,8 +121,8 @@ pub struct ProcessArguments {
 #[derive(clap::Args, Debug, Clone)]
 #[command(next_help_heading = "Storage")]
 pub struct StorageArguments {
-    /// Mount a path of the host, or a named volume
-    #[arg(short, long, value_name = "SOURCE:INSIDE[:OPTIONS]")]
+    /// Mount a path of the host, a named volume, or one of its own
+    #[arg(short, long, value_name = "[FROM:]INSIDE[:OPTIONS]")]
     pub volume: Vec<String>,
     /// Mount: type=bind|volume|tmpfs,src=…,dst=…[,ro]
     #[arg(long, value_name = "KEY=VALUE,…")]

@@ -1,7 +1,10 @@
 //! Verbs on several containers: go on after a failure, tell each, end with the worst code.
 
 use super::Context;
-use crate::failure::{Code, Failure, Result};
+use crate::{
+    failure::{Code, Failure, Result},
+    print::Printer,
+};
 use clap::Args;
 use container::engine::{Inspect, Status};
 use serde::Serialize;
@@ -20,15 +23,44 @@ pub struct Selection {
     pub ignore: bool,
 }
 
-/// What was done to one container, as a program reads it.
-#[derive(Debug, Serialize)]
+/// What verbs on several things work with.
+pub trait Several<'a: 'b, 'b> {
+    /// What the things are called in documents.
+    const NOUN: &'static str;
+    /// Where results go.
+    fn printer(&mut self) -> &mut Printer<'a, 'b>;
+}
+
+impl<'a, 'b> Several<'a, 'b> for Context<'_, 'a, 'b> {
+    const NOUN: &'static str = "container";
+    fn printer(&mut self) -> &mut Printer<'a, 'b> {
+        self.printer
+    }
+}
+
+/// What was done to one, as a program reads it.
+#[derive(Debug)]
 struct Done<T> {
+    noun: &'static str,
     /// As the user named it.
-    container: String,
-    #[serde(flatten)]
-    result: Option<T>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<Failure>,
+    name: String,
+    result: std::result::Result<T, Failure>,
+}
+
+impl<T: Serialize> Serialize for Done<T> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Fields<'d, T> {
+            #[serde(flatten)]
+            name: std::collections::BTreeMap<&'static str, &'d str>,
+            #[serde(flatten)]
+            result: Option<&'d T>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            error: Option<&'d Failure>,
+        }
+        let name = [(self.noun, self.name.as_str())].into();
+        Fields { name, result: self.result.as_ref().ok(), error: self.result.as_ref().err() }.serialize(serializer)
+    }
 }
 
 impl Selection {
@@ -54,36 +86,35 @@ impl Selection {
 /// Does `act` to each; prints the line that `text` makes of each result, or all of them as one document.
 ///
 /// # Errors
-/// Only that of printing; failures of single containers end in the code.
-pub fn each<T: Serialize>(
-    context: &mut Context<'_, '_, '_>,
-    containers: &[String],
+/// Only that of printing; failures of single ones end in the code.
+pub fn each<'a: 'b, 'b, C: Several<'a, 'b>, T: Serialize>(
+    context: &mut C,
+    names: &[String],
     ignore_missing: bool,
-    mut act: impl FnMut(&mut Context<'_, '_, '_>, &str) -> Result<T>,
+    mut act: impl FnMut(&mut C, &str) -> Result<T>,
     text: impl Fn(&str, &T) -> String,
 ) -> Result<Code> {
     let mut worst = Code::DONE;
     let mut all = Vec::new();
-    for container in containers {
-        match act(context, container) {
-            Ok(result) => {
-                if !context.printer.json {
-                    let line = text(container, &result);
-                    context.printer.line(&line)?;
-                    context.printer.flush()?;
-                }
-                all.push(Done { container: container.clone(), result: Some(result), error: None });
+    for name in names {
+        let result = act(context, name);
+        let printer = context.printer();
+        match &result {
+            Ok(result) if !printer.json => {
+                printer.line(&text(name, result))?;
+                printer.flush()?;
             }
-            Err(failure) if ignore_missing && failure.code == Code::NOT_FOUND => {}
+            Ok(_) => {}
+            Err(failure) if ignore_missing && failure.code == Code::NOT_FOUND => continue,
             Err(failure) => {
                 worst = worst.max(failure.code);
-                context.printer.failure_text(&failure);
-                all.push(Done { container: container.clone(), result: None, error: Some(failure) });
+                printer.failure_text(failure);
             }
         }
+        all.push(Done { noun: C::NOUN, name: name.clone(), result });
     }
-    if context.printer.json {
-        context.printer.document(&all)?;
+    if context.printer().json {
+        context.printer().document(&all)?;
     }
     Ok(worst)
 }

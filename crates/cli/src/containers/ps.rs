@@ -96,7 +96,7 @@ fn id(container: &Inspect, full: bool) -> &str {
 }
 
 fn table(containers: &[Inspect], now: Timestamp, full: bool) -> String {
-    let mut table = Table::new(&["NAME", "ID", "STATUS", "COMMAND", "IP", "PORTS"]);
+    let mut table = Table::new(&["NAME", "ID", "IMAGE", "STATUS", "COMMAND", "IP", "PORTS"]);
     for container in containers {
         let command = command(container);
         let ports: Vec<_> = container
@@ -116,6 +116,7 @@ fn table(containers: &[Inspect], now: Timestamp, full: bool) -> String {
         table.row([
             container.name.to_string(),
             id(container, full).to_owned(),
+            container.record.image.as_ref().map(|image| image.name.clone()).unwrap_or_default(),
             status(container, now),
             if full { command } else { cut(&command, 32) },
             container.addresses.as_ref().map(|addresses| addresses.ipv4.to_string()).unwrap_or_default(),
@@ -235,6 +236,8 @@ mod tests {
             labels: [("tier".to_owned(), "front".to_owned())].into(),
             log: Default::default(),
             runtime: RuntimeKind::Jdos,
+            image: None,
+            own_volumes: Vec::new(),
         };
         Inspect {
             id,
@@ -257,16 +260,18 @@ mod tests {
         let now = NOW.parse().unwrap();
         let mut running = container("web", Status::Running);
         running.addresses = Some(Addresses { ipv4: [10, 88, 0, 2].into(), ipv6: "fd00::2".parse().unwrap() });
-        let mut ended = container("job", Status::Exited);
+        let (name, digest, ports) = ("web:1".to_owned(), "sha256:1".to_owned(), Vec::new());
+        running.record.image = Some(container::options::ImageOrigin { name, digest, ports });
+        let mut ended = self::container("job", Status::Exited);
         ended.record.ports = model::PortMapping::parse_all("[::1]:53:53/udp").unwrap();
         let finished = "2026-02-01T11:59:58Z".parse().unwrap();
         ended.exit = Some(Exit::from_wait_status(9, true, 0, finished));
         assert_eq!(
             table(&[running, ended], now, false),
             "\
-NAME  ID            STATUS                   COMMAND                           IP         PORTS
-web   abababababab  running 3m               sh -c 'echo hello; sleep 100000…  10.88.0.2  8080->80/tcp
-job   abababababab  exited (137) oom 2s ago  sh -c 'echo hello; sleep 100000…  -          [::1]:53->53/udp
+NAME  ID            IMAGE  STATUS                   COMMAND                           IP         PORTS
+web   abababababab  web:1  running 3m               sh -c 'echo hello; sleep 100000…  10.88.0.2  8080->80/tcp
+job   abababababab  -      exited (137) oom 2s ago  sh -c 'echo hello; sleep 100000…  -          [::1]:53->53/udp
 "
         );
     }

@@ -8,7 +8,8 @@ use super::{
     each::{Selection, each},
     problems::Problems,
     session::DetachKeys,
-    translate::{Surroundings, create_options},
+    image,
+    translate::{Surroundings, create_options, image::FromImage},
 };
 use crate::failure::{Code, Failure, Result};
 use clap::Args;
@@ -65,7 +66,7 @@ pub fn run(context: &mut Context<'_, '_, '_>, arguments: &RunArguments) -> Resul
     let started = launch(context, &created, &options, arguments, keys);
     if started.is_err() {
         // Nothing is left behind of what did not start. That it failed to start is what the user is told.
-        match context.engine.remove(&created.id, true) {
+        match context.engine.remove_whole(&created.id) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 context.printer.warnings(&[format!("{} was not removed: {error}", created.name)]);
             }
@@ -152,7 +153,11 @@ fn make(
     arguments: &CreateArguments,
     verb: &str,
 ) -> Result<(Created, CreateOptions)> {
-    let options = options(arguments, verb)?;
+    let mut options = options(arguments, None, verb)?;
+    let image = image::prepare(context, arguments)?;
+    if let Some(image) = &image {
+        options = self::options(arguments, Some(&image.from), verb)?;
+    }
     let id_file = arguments.keeping.cidfile.as_deref().map(IdFile::reserve).transpose()?;
     if arguments.keeping.replace
         && let Some(name) = &options.name
@@ -160,6 +165,15 @@ fn make(
         remove_if_there(context, name.as_str())?;
     }
     let created = context.engine.create(&options).map_err(|error| advise(&error, verb, "CONTAINER"))?;
+    if let Some(image) = image
+        && let Err(failure) = image.keep_for(&context.engine, &created.id)
+    {
+        // Without its layers held it must not be there. That they can not be held is what the user is told.
+        if let Err(error) = context.engine.remove_whole(&created.id) {
+            context.printer.warnings(&[format!("{} was not removed: {error}", created.name)]);
+        }
+        return Err(failure);
+    }
     context.printer.warnings(&created.warnings);
     if let Some(id_file) = id_file {
         id_file.fill(created.id.as_str())?;
@@ -167,7 +181,7 @@ fn make(
     Ok((created, options))
 }
 
-fn options(arguments: &CreateArguments, verb: &str) -> Result<CreateOptions> {
+fn options(arguments: &CreateArguments, image: Option<&FromImage>, verb: &str) -> Result<CreateOptions> {
     let directory: PathBuf =
         std::env::current_dir().map_err(|error| Failure::from_error("cannot tell the working directory", &error))?;
     let surroundings = Surroundings {
@@ -177,7 +191,7 @@ fn options(arguments: &CreateArguments, verb: &str) -> Result<CreateOptions> {
         is_file: &|path: &Path| path.is_file(),
     };
     let mut problems = Problems::default();
-    let options = create_options(arguments, &surroundings, &mut problems);
+    let options = create_options(arguments, image, &surroundings, &mut problems);
     problems.check(&format!("jdos container {verb}"))?;
     Ok(options)
 }
@@ -192,7 +206,7 @@ pub fn environment() -> Vec<(String, String)> {
 
 fn remove_if_there(context: &Context<'_, '_, '_>, name: &str) -> Result<()> {
     let missing = |error: &EngineError| error.kind() == ErrorKind::NotFound;
-    let removed = context.engine.find(name).and_then(|id| context.engine.remove(&id, true));
+    let removed = context.engine.find(name).and_then(|id| context.engine.remove_whole(&id));
     match removed {
         Err(error) if !missing(&error) => Err(Failure::from_engine(&error)),
         _ => Ok(()),

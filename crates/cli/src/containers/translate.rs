@@ -2,10 +2,12 @@
 //! its surroundings. It collects all errors.
 
 pub mod env;
+pub mod image;
 mod mount;
 mod values;
 
 use super::{create::CreateArguments, problems::Problems};
+use image::FromImage;
 use container::{
     options::{CreateOptions, NamespaceMode, RootSource},
     spec::Signal,
@@ -37,18 +39,38 @@ impl Surroundings<'_> {
     }
 }
 
-/// Options for the engine; what can not be used goes to `problems`, and the result then is of no use.
+/// The image that is named, if the root file system is not from elsewhere.
+pub fn image_name(arguments: &CreateArguments) -> Option<&str> {
+    let root = &arguments.root;
+    let elsewhere = root.rootfs.is_some() || !root.layer.is_empty() || root.bundle.is_some();
+    arguments.command.first().filter(|_| !elsewhere).map(String::as_str)
+}
+
+/// Options for the engine; what can not be used goes to `problems`, and the result then is of no use. Where an image is
+/// named and `image` is not there yet, only the flags are checked.
 pub fn create_options(
     arguments: &CreateArguments,
+    image: Option<&FromImage>,
     surroundings: &Surroundings<'_>,
     problems: &mut Problems,
 ) -> CreateOptions {
-    let CreateArguments { root, process, resources, storage, network, security, keeping, command } = arguments;
+    let CreateArguments { root, process, resources, storage, network, security, keeping, command, image: _ } = arguments;
     let bundle = root.bundle.is_some();
-    let source = root_source(arguments, surroundings, problems);
-    let mut options = CreateOptions::new(source, full_command(process.entrypoint.as_deref(), command, problems));
-    if options.command.is_empty() && !bundle {
-        problems.add("COMMAND", "is missing: say which program to run");
+    let named = image_name(arguments).is_some();
+    let source = match (named, image) {
+        (true, image) => RootSource::Layers(image.map(|image| image.layers.clone()).unwrap_or_default()),
+        (false, _) => root_source(arguments, surroundings, problems),
+    };
+    let entrypoint = entrypoint(process.entrypoint.as_deref(), problems);
+    let command = command.get(usize::from(named)..).unwrap_or_default();
+    let words = image::command(entrypoint, command, image.map(|image| &image.config));
+    let mut options = CreateOptions::new(source, words);
+    if options.command.is_empty() && !bundle && (!named || image.is_some()) {
+        let why = match image {
+            Some(image) => format!("is missing: the image {} says no program to run", image.name),
+            None => "is missing: say which program to run".to_owned(),
+        };
+        problems.add("COMMAND", why);
     }
     options.tty = process.tty;
     options.interactive = process.interactive;
@@ -109,6 +131,9 @@ pub fn create_options(
     if keeping.replace && keeping.name.is_none() {
         problems.add("--replace", "needs --name: it replaces the container of that name");
     }
+    if let Some(image) = image {
+        image::complete(&mut options, image, problems);
+    }
     options
 }
 
@@ -116,16 +141,10 @@ fn root_source(arguments: &CreateArguments, surroundings: &Surroundings<'_>, pro
     let root = &arguments.root;
     let given = [root.rootfs.is_some(), !root.layer.is_empty(), root.bundle.is_some()];
     match given.iter().filter(|given| **given).count() {
-        0 => {
-            let image = arguments.command.first().map(|word| format!(" (`{word}` is taken as the command)"));
-            problems.add(
-                "--rootfs",
-                format!(
-                    "is missing: give the root file system as --rootfs DIR, --rootfs FILE.tar, --layer DIR or --bundle DIR{}",
-                    image.unwrap_or_default()
-                ),
-            );
-        }
+        0 => problems.add(
+            "IMAGE",
+            "is missing: name an image, or give the root file system as --rootfs DIR, --rootfs FILE.tar, --layer DIR or --bundle DIR",
+        ),
         1 => {}
         _ => problems.add("--rootfs", "only one of --rootfs, --layer and --bundle can be the root file system"),
     }
@@ -148,19 +167,17 @@ fn root_source(arguments: &CreateArguments, surroundings: &Surroundings<'_>, pro
     }
 }
 
-/// Entry point and command together. An entry point that begins with `[` is a JSON array of words.
-fn full_command(entrypoint: Option<&str>, command: &[String], problems: &mut Problems) -> Vec<String> {
-    let mut words = match entrypoint {
-        None | Some("") => Vec::new(),
-        Some(text) if text.starts_with('[') => {
+/// The words of `--entrypoint`: one word, or a JSON array where it begins with `[`; none of an empty one.
+fn entrypoint(text: Option<&str>, problems: &mut Problems) -> Option<Vec<String>> {
+    Some(match text? {
+        "" => Vec::new(),
+        text if text.starts_with('[') => {
             let words = serde_json::from_str::<Vec<String>>(text);
             let expected = |_| format!("`{text}` is not a JSON array of words, such as [\"sh\",\"-c\"]");
             problems.take("--entrypoint", words.map_err(expected)).unwrap_or_default()
         }
-        Some(word) => vec![word.to_owned()],
-    };
-    words.extend_from_slice(command);
-    words
+        word => vec![word.to_owned()],
+    })
 }
 
 #[cfg(test)]

@@ -121,9 +121,7 @@ impl Engine {
         if let Some(tar) = unpack {
             unpack_tar(&tar, &folder.join("rootfs"))?;
         }
-        for volume in volumes {
-            fs::DirBuilder::new().recursive(true).mode(0o755).create(&volume.path).at("make", &volume.path)?;
-        }
+        self.make_volumes(&record, &volumes)?;
         let filter = record.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
         if let Some(profile) = filter
             && !record.default_seccomp
@@ -134,12 +132,14 @@ impl Engine {
             fs::write(&path, program).at("write", &path)?;
         }
         self.store(&record)?;
+        self.volumes_are_recorded(&record)?;
         Ok(Created { id: record.id, name: record.name, warnings })
     }
 
     /// Takes back a creation that failed; what can not be removed now has no record and is swept later.
     fn unmake(&self, id: &ContainerId, name: &ContainerName) {
-        for error in [self.discard(id).err(), self.free_name(name, id).err()].into_iter().flatten() {
+        let volumes = self.remove_unfinished_volumes(id);
+        for error in [volumes.err(), self.discard(id).err(), self.free_name(name, id).err()].into_iter().flatten() {
             tracing::warn!(%error, %id, "the rest of a failed creation is left to the next sweep");
         }
     }

@@ -118,9 +118,13 @@ impl Engine {
         let recorded = self.ids()?;
         for id in entries::<ContainerId>(&self.layout.data().join("containers"))? {
             if !recorded.contains(&id) && !self.layout.running(&id).exists() {
+                self.remove_unfinished_volumes(&id)?;
                 self.discard(&id)?;
                 done.swept.push(format!("folder of {id}"));
             }
+        }
+        for path in self.sweep_volumes()? {
+            done.swept.push(format!("unfinished volume {}", path.display()));
         }
         for name in entries::<ContainerName>(&self.layout.data().join("names"))? {
             let path = self.layout.name(&name);

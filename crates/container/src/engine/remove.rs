@@ -19,6 +19,16 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(super) const AGAIN: Duration = Duration::from_millis(2);
 
 impl Engine {
+    /// As [`Engine::remove`], by force and with the volumes that are its own.
+    ///
+    /// # Errors
+    /// As [`Engine::remove`].
+    pub fn remove_whole(&self, id: &ContainerId) -> Result<(), EngineError> {
+        let record = self.record(id)?;
+        self.remove(id, true)?;
+        self.remove_own_volumes(&record)
+    }
+
     /// Removes a container with its record, logs and writable files; a running one only by `force`, which kills it.
     ///
     /// # Errors
@@ -49,8 +59,12 @@ impl Engine {
         self.forget(&record)
     }
 
-    /// Removes the name and the data folder of a container.
+    /// Removes the name and the data folder of a container, and of one that was to go by itself its own volumes.
     pub(super) fn forget(&self, record: &Record) -> Result<(), EngineError> {
+        self.volumes_are_recorded(record)?;
+        if record.remove {
+            self.remove_own_volumes(record)?;
+        }
         self.free_name(&record.name, &record.id)?;
         self.discard(&record.id)?;
         self.remove_parent_group()

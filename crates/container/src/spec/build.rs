@@ -99,6 +99,7 @@ pub(super) struct Builder<'a> {
     pub(super) faults: Faults,
     pub(super) warnings: Vec<String>,
     pub(super) volumes: Vec<NewVolume>,
+    pub(super) own_volumes: Vec<String>,
     pub(super) chown: Vec<PathBuf>,
     pub(super) capabilities: CapabilitySet,
 }
@@ -121,8 +122,9 @@ pub fn build(options: &CreateOptions, facts: &Facts, context: &Context) -> Resul
     let linux = spec.linux().clone().unwrap_or_else(bundle::empty_linux);
     spec.set_linux(None);
     let capabilities = CapabilitySet::EMPTY;
-    let (volumes, chown) = (Vec::new(), Vec::new());
-    Builder { options, facts, context, bundle, spec, linux, faults, warnings, volumes, chown, capabilities }.build()
+    let (volumes, own_volumes, chown) = (Vec::new(), Vec::new(), Vec::new());
+    Builder { options, facts, context, bundle, spec, linux, faults, warnings, volumes, own_volumes, chown, capabilities }
+        .build()
 }
 
 impl Builder<'_> {
@@ -151,7 +153,7 @@ impl Builder<'_> {
                 self.faults.take(text.parse().map_err(|error| Fault::new("--stop-signal", format!("{error}"))))
             }
         };
-        let Self { mut spec, linux, faults, warnings, volumes, chown, context, .. } = self;
+        let Self { mut spec, linux, faults, warnings, volumes, own_volumes, chown, context, .. } = self;
         spec.set_linux(Some(linux));
         let (Some(name), Some(stop_signal), Some(root)) = (name, stop_signal, root) else {
             return faults.finish(()).and(Err(SpecErrors(Vec::new()))); // each missing part was noted as a fault
@@ -180,6 +182,8 @@ impl Builder<'_> {
             labels: options.labels.clone(),
             log: options.log,
             runtime: options.runtime,
+            image: options.image.clone(),
+            own_volumes,
         };
         faults.finish(Built { record, warnings, capabilities: self.capabilities, cgroup, unpack, volumes, chown })
     }

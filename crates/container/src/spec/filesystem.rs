@@ -134,6 +134,14 @@ impl Builder<'_> {
                 }
                 path
             }
+            Source::Own => {
+                // The id is unique, so the name is; and it tells whose the volume is.
+                let name = format!("{}-{}", self.context.id, self.own_volumes.len());
+                self.own_volumes.push(name.clone());
+                let path = self.context.volumes.join(&name);
+                self.volumes.push(NewVolume { name, path: path.clone(), inside: volume.inside.clone(), copy: volume.copy });
+                path
+            }
             Source::Named(name) => {
                 let path = self.context.volumes.join(&name);
                 let inside = volume.inside.clone();

@@ -1,4 +1,4 @@
-//! `--volume SOURCE:INSIDE[:OPTIONS]`.
+//! `--volume SOURCE:INSIDE[:OPTIONS]`, and `--volume INSIDE` for a volume of the container's own.
 
 use super::{fault::Fault, mounts};
 use std::path::{Path, PathBuf};
@@ -10,6 +10,8 @@ pub(crate) enum Source {
     Path(PathBuf),
     /// A volume of this name, kept in the data folder.
     Named(String),
+    /// A volume that belongs to the container.
+    Own,
 }
 
 /// One volume, checked as far as its text tells.
@@ -59,6 +61,9 @@ impl Volume {
         let fail = |why: String| Fault::new("--volume", why).of(text);
         let mut parts = text.splitn(3, ':');
         let source = parts.next().unwrap_or_default();
+        if text.starts_with('/') && !text.contains(':') {
+            return Self::own(text);
+        }
         let Some(inside) = parts.next() else {
             return Err(fail("there is no path inside the container".into()).hint("write SOURCE:INSIDE[:OPTIONS]"));
         };
@@ -105,6 +110,17 @@ impl Volume {
             source,
             inside,
         })
+    }
+
+    /// A volume of the container's own at this path.
+    fn own(inside: &str) -> Result<Self, Fault> {
+        let fail = |why: &str| Fault::new("--volume", why).of(inside);
+        let inside = mounts::clean(Path::new(inside)).ok_or_else(|| fail("the path inside is not absolute"))?;
+        if let Some(why) = mounts::forbidden(&inside, false) {
+            return Err(fail(why));
+        }
+        let (copy, chown, relabel) = (true, false, false);
+        Ok(Self { source: Source::Own, options: options(&[], None), inside, copy, chown, relabel })
     }
 
     fn source(source: &str, directory: Option<&Path>) -> Result<Source, Fault> {
@@ -173,6 +189,9 @@ mod tests {
             assert_eq!((volume.source, volume.inside.as_path()), (source, Path::new(inside)), "{text}");
             assert_eq!(volume.options.join(" "), options, "{text}");
         }
+        let own = parse("/data/./x").unwrap();
+        assert_eq!((own.source, own.inside.as_path(), own.copy), (Source::Own, Path::new("/data/x"), true));
+        assert!(parse("/").is_err() && parse("/proc").is_err());
         assert!(parse("data:/b").unwrap().copy && !parse("data:/b:nocopy").unwrap().copy);
         assert!(parse("/a:/b:U").unwrap().chown && parse("/a:/b:Z").unwrap().relabel);
     }
@@ -181,7 +200,6 @@ mod tests {
     fn the_wrong_part_is_named() {
         for (text, part) in [
             ("", "no path inside"),
-            ("/a", "no path inside"),
             (":/b", "no source"),
             ("/a:", "not absolute"),
             ("/a:b", "`b`"),

@@ -21,7 +21,7 @@ fn read(words: &[&str]) -> (CreateOptions, Vec<(String, String)>) {
     let surroundings =
         Surroundings { directory: Path::new("/here"), environment: &environment, read: &read, is_file: &is_file };
     let mut problems = Problems::default();
-    let options = create_options(&only.create, &surroundings, &mut problems);
+    let options = create_options(&only.create, None, &surroundings, &mut problems);
     (options, problems.into_vec().into_iter().map(|problem| (problem.argument, problem.problem)).collect())
 }
 
@@ -63,9 +63,10 @@ fn roots() {
     let (bundle, problems) = read(&["--bundle", "b"]);
     assert_eq!((bundle.root, problems), (RootSource::Bundle("/here/b".into()), vec![]), "a bundle has its own command");
 
-    let (_, problems) = read(&["alpine", "sh"]);
-    assert_eq!(problems[0].0, "--rootfs");
-    assert!(problems[0].1.contains("`alpine` is taken as the command") && problems[0].1.contains("--layer DIR"));
+    let (_, problems) = read(&[]);
+    assert_eq!(problems[0].0, "IMAGE");
+    assert!(problems[0].1.contains("name an image") && problems[0].1.contains("--layer DIR"));
+    assert_eq!(read(&["alpine"]).1, [], "what the image says is not known yet");
     assert!(wrong(&["--bundle", "/b"]).1.contains("only one of"));
     assert_eq!(read(&["--rootfs", "/r"]).1[0].0, "COMMAND");
 }
@@ -102,7 +103,8 @@ fn storage() {
     assert!(options.read_only);
     assert_eq!(good(&["--shm-size", "1m"]).shm_size, Some(ByteSize(1 << 20)));
     assert_eq!(good(&["--device", "/dev/fuse"]).devices, ["/dev/fuse"]);
-    assert_eq!(wrong(&["-v", "/only"]).0, "--volume");
+    assert_eq!(wrong(&["-v", "only"]).0, "--volume");
+    assert_eq!(good(&["-v", "/own"]).volumes, ["/own"]);
     assert_eq!(wrong(&["-v", "/a:b"]).0, "--volume");
     assert_eq!(wrong(&["--shm-size", "big"]).0, "--shm-size");
 }
@@ -262,5 +264,5 @@ fn keeping() {
 fn all_errors_are_told_at_once() {
     let (_, problems) = read(&["--name", "a/b", "-p", "x", "--memory", "y"]);
     let flags: Vec<_> = problems.iter().map(|(flag, _)| flag.as_str()).collect();
-    assert_eq!(flags, ["--rootfs", "COMMAND", "--memory", "--publish", "--name"]);
+    assert_eq!(flags, ["IMAGE", "COMMAND", "--memory", "--publish", "--name"]);
 }

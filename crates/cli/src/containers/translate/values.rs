@@ -70,8 +70,10 @@ pub fn volumes(texts: &[String], surroundings: &Surroundings<'_>, problems: &mut
             true => format!("{}:{rest}", surroundings.absolute(source).display()),
             false => text.clone(),
         }),
+        // A volume of the container's own.
+        None if text.starts_with('/') => Ok(text.clone()),
         _ => Err(format!(
-            "`{text}` is not SOURCE:INSIDE[:OPTIONS] with an absolute path inside, such as ./data:/data:ro"
+            "`{text}` is not [SOURCE:]INSIDE[:OPTIONS] with an absolute path inside, such as ./data:/data:ro"
         )),
     };
     texts.iter().filter_map(|text| problems.take("--volume", parse(text))).collect()

@@ -1,0 +1,131 @@
+//! The body of an upload: a file, read ahead on a thread that may block.
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body, Frame, SizeHint};
+use std::{
+    fs::File,
+    io::{self, Read, Seek, SeekFrom},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+use tokio::sync::mpsc;
+
+/// Size of one part, bytes.
+const PART: usize = 256 << 10;
+/// Parts that are read ahead.
+const AHEAD: usize = 4;
+
+/// Tells whether something still moves.
+#[derive(Debug)]
+pub(super) struct Pulse {
+    start: Instant,
+    /// Milliseconds after `start` of the last beat.
+    last: AtomicU64,
+}
+
+impl Pulse {
+    pub(super) fn new() -> Self {
+        Self { start: Instant::now(), last: AtomicU64::new(0) }
+    }
+
+    fn beat(&self) {
+        let passed = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last.store(passed, Ordering::Relaxed);
+    }
+
+    /// Returns when nothing has moved for so long.
+    pub(super) async fn stopped(&self, stall: Duration) {
+        loop {
+            let last = Duration::from_millis(self.last.load(Ordering::Relaxed));
+            let silent = self.start.elapsed().saturating_sub(last);
+            match stall.checked_sub(silent).filter(|left| !left.is_zero()) {
+                Some(left) => tokio::time::sleep(left).await,
+                None => return,
+            }
+        }
+    }
+}
+
+/// What of a file is sent.
+#[derive(Debug, Clone)]
+pub(super) struct Part {
+    pub(super) file: Arc<File>,
+    pub(super) from: u64,
+    pub(super) size: u64,
+}
+
+impl Part {
+    /// A body; `sent` is told how many bytes of the file have been handed over.
+    pub(super) fn body(&self, pulse: &Arc<Pulse>, sent: Arc<dyn Fn(u64) + Send + Sync>) -> reqwest::Body {
+        let (parts, received) = mpsc::channel(AHEAD);
+        let (part, pulse) = (self.clone(), pulse.clone());
+        let at = part.from;
+        let left = part.size - part.from;
+        // Not waited for: it ends with the body that it fills.
+        drop(tokio::task::spawn_blocking(move || read(&part, &parts)));
+        let body = FileBody { received, left, at, pulse, sent };
+        reqwest::Body::wrap(body.boxed())
+    }
+}
+
+fn read(part: &Part, parts: &mpsc::Sender<io::Result<Bytes>>) {
+    let mut file = &*part.file;
+    let mut left = part.size - part.from;
+    let mut begin = file.seek(SeekFrom::Start(part.from)).map(drop);
+    while left > 0 {
+        let size = usize::try_from(left).map_or(PART, |left| left.min(PART));
+        let mut bytes = BytesMut::zeroed(size);
+        let read = std::mem::replace(&mut begin, Ok(())).and_then(|()| file.read_exact(&mut bytes));
+        let failed = read.is_err();
+        // An error means that the body is gone, and nobody wants the rest.
+        if parts.blocking_send(read.map(|()| bytes.freeze())).is_err() || failed {
+            return;
+        }
+        left -= size as u64;
+    }
+}
+
+struct FileBody {
+    received: mpsc::Receiver<io::Result<Bytes>>,
+    left: u64,
+    at: u64,
+    pulse: Arc<Pulse>,
+    sent: Arc<dyn Fn(u64) + Send + Sync>,
+}
+
+impl Body for FileBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let received = std::task::ready!(self.received.poll_recv(context));
+        self.pulse.beat();
+        match received {
+            Some(Ok(bytes)) => {
+                let size = bytes.len() as u64;
+                self.left = self.left.saturating_sub(size);
+                // What was handed over before has left by now.
+                (self.sent)(self.at);
+                self.at += size;
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Some(Err(error)) => Poll::Ready(Some(Err(error))),
+            None if self.left == 0 => Poll::Ready(None),
+            None => Poll::Ready(Some(Err(io::Error::other("the file was not read to its end")))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}
