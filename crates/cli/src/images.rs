@@ -3,6 +3,7 @@
 //! Every verb opens the store itself: there is no daemon. A runtime is made only where a registry is spoken to.
 
 mod archive;
+mod bootstrap;
 mod failure;
 pub mod find;
 mod inspect;
@@ -60,6 +61,8 @@ enum Verb {
     /// Write images to an archive
     #[command(visible_alias = "save")]
     Export(Lazy<archive::ExportArguments>),
+    /// Make a base image from the Debian mirror of this machine
+    Bootstrap(Lazy<bootstrap::BootstrapArguments>),
     /// Delete content that nothing refers to
     Prune(Lazy<keep::PruneArguments>),
     /// Show what the images take on disk
@@ -127,6 +130,7 @@ impl ImageCommand {
             Verb::Rm(arguments) => name::rm(context, &arguments),
             Verb::Import(arguments) => archive::import(context, &arguments),
             Verb::Export(arguments) => archive::export(context, &arguments),
+            Verb::Bootstrap(arguments) => bootstrap::bootstrap(context, &arguments),
             Verb::Prune(arguments) => keep::prune(context, &arguments),
             Verb::Df => keep::df(context),
             Verb::Login(arguments) => login::login(context, &arguments),
