@@ -14,6 +14,7 @@ mod ls;
 mod name;
 pub mod progress;
 pub mod transfer;
+mod unpack;
 
 use crate::{
     failure::{Code, Result},
@@ -58,6 +59,8 @@ enum Verb {
     /// Bring images from an archive: OCI layout (folder or tar) or docker-archive
     #[command(visible_alias = "load")]
     Import(Lazy<archive::ImportArguments>),
+    /// Unpack the layers of images, so that the first container need not
+    Unpack(Lazy<unpack::UnpackArguments>),
     /// Write images to an archive
     #[command(visible_alias = "save")]
     Export(Lazy<archive::ExportArguments>),
@@ -129,6 +132,7 @@ impl ImageCommand {
             Verb::Tag(arguments) => name::tag(context, &arguments),
             Verb::Rm(arguments) => name::rm(context, &arguments),
             Verb::Import(arguments) => archive::import(context, &arguments),
+            Verb::Unpack(arguments) => unpack::unpack(context, &arguments),
             Verb::Export(arguments) => archive::export(context, &arguments),
             Verb::Bootstrap(arguments) => bootstrap::bootstrap(context, &arguments),
             Verb::Prune(arguments) => keep::prune(context, &arguments),
