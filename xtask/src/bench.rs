@@ -5,6 +5,7 @@
 
 mod bundle;
 mod container;
+mod images;
 mod report;
 pub mod runner;
 mod subject;
@@ -41,6 +42,8 @@ pub struct Options {
 enum Name {
     /// Starting, watching and adopting containers, against crun, runc and podman
     Container,
+    /// Unpacking images and serving them, against tar and distribution's registry
+    Images,
 }
 
 impl Options {
@@ -56,8 +59,10 @@ impl Options {
 /// A peer cannot be installed, or a run fails.
 pub fn run(options: &Options) -> Result<()> {
     let workspace = Workspace::read()?;
-    let Name::Container = options.name;
-    let report = output::step("bench container", || container::run(&workspace, options))?;
+    let report = match options.name {
+        Name::Container => output::step("bench container", || container::run(&workspace, options))?,
+        Name::Images => output::step("bench images", || images::run(&workspace, options))?,
+    };
     if options.json {
         println!("{}", serde_json::to_string_pretty(&report.rows)?);
         return Ok(());

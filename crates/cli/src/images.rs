@@ -3,6 +3,7 @@
 //! Every verb opens the store itself: there is no daemon. A runtime is made only where a registry is spoken to.
 
 mod archive;
+mod bootstrap;
 mod failure;
 pub mod find;
 mod inspect;
@@ -13,6 +14,7 @@ mod ls;
 mod name;
 pub mod progress;
 pub mod transfer;
+mod unpack;
 
 use crate::{
     failure::{Code, Result},
@@ -57,9 +59,13 @@ enum Verb {
     /// Bring images from an archive: OCI layout (folder or tar) or docker-archive
     #[command(visible_alias = "load")]
     Import(Lazy<archive::ImportArguments>),
+    /// Unpack the layers of images, so that the first container need not
+    Unpack(Lazy<unpack::UnpackArguments>),
     /// Write images to an archive
     #[command(visible_alias = "save")]
     Export(Lazy<archive::ExportArguments>),
+    /// Make a base image from the Debian mirror of this machine
+    Bootstrap(Lazy<bootstrap::BootstrapArguments>),
     /// Delete content that nothing refers to
     Prune(Lazy<keep::PruneArguments>),
     /// Show what the images take on disk
@@ -126,7 +132,9 @@ impl ImageCommand {
             Verb::Tag(arguments) => name::tag(context, &arguments),
             Verb::Rm(arguments) => name::rm(context, &arguments),
             Verb::Import(arguments) => archive::import(context, &arguments),
+            Verb::Unpack(arguments) => unpack::unpack(context, &arguments),
             Verb::Export(arguments) => archive::export(context, &arguments),
+            Verb::Bootstrap(arguments) => bootstrap::bootstrap(context, &arguments),
             Verb::Prune(arguments) => keep::prune(context, &arguments),
             Verb::Df => keep::df(context),
             Verb::Login(arguments) => login::login(context, &arguments),

@@ -16,6 +16,7 @@ mod unpack;
 pub(crate) use stream::{Encoding, decoder};
 pub(crate) use unpack::marker;
 
+pub(crate) use pack::pack_stream;
 pub use pack::{Compression, PackError, PackOptions, Packed, pack};
 pub use path::{PathError, sanitise};
 pub use unpack::{Limits, Refusal, UnpackError, UnpackOptions};

@@ -26,6 +26,15 @@ pub enum Event<'a> {
         /// Its digest.
         digest: &'a Digest,
     },
+    /// A step of a work that is no transfer began or came along.
+    Step {
+        /// What is being done.
+        what: &'a str,
+        /// How much of it is done…
+        done: u64,
+        /// …of how much; 0 when that is not known.
+        of: u64,
+    },
     /// Something worth a line to the user.
     Message(&'a str),
 }

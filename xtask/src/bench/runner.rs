@@ -7,7 +7,7 @@
 use std::fs::{self, File};
 use std::io::{self, BufRead, Read, Seek, Write};
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -148,8 +148,28 @@ fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
+/// Removes control groups, deepest first. What ended a moment ago may still hold one.
+pub fn remove_groups(group: &Path) {
+    let children = fs::read_dir(group).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+    for child in children.filter(|path| path.is_dir()) {
+        remove_groups(&child);
+    }
+    for _ in 0..100 {
+        match fs::remove_dir(group) {
+            Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return crate::output::detail(&format!("the control group {} stays: {error}", group.display()));
+            }
+            _ => return,
+        }
+    }
+    crate::output::detail(&format!("the control group {} stays: it is in use", group.display()));
+}
+
 /// Reads the processor time of control groups, less this process's own.
-struct Meter {
+pub struct Meter {
     files: Vec<PathBuf>,
 }
 
@@ -166,12 +186,32 @@ impl Meter {
         Ok(Self { files: groups.map(|group| root.join(group.trim_start_matches('/')).join(file)).collect() })
     }
 
-    fn read(&self) -> Result<Duration> {
+    /// Makes a group for another process, and gives the file through which that enters it.
+    ///
+    /// # Errors
+    /// The group cannot be made.
+    pub fn of_group(group: &str) -> Result<(Self, PathBuf)> {
+        let (root, file) = accounting()?;
+        let home = root.join(group);
+        fs::create_dir_all(&home).with_context(|| format!("cannot make the control group {}", home.display()))?;
+        Ok((Self { files: vec![home.join(file)] }, home.join("cgroup.procs")))
+    }
+
+    /// The time of everything that was in the groups.
+    ///
+    /// # Errors
+    /// A group is gone.
+    pub fn total(&self) -> Result<Duration> {
         let mut sum = Duration::ZERO;
         for path in &self.files {
             let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
             sum += parse(&text).with_context(|| format!("{} holds no time", path.display()))?;
         }
+        Ok(sum)
+    }
+
+    fn read(&self) -> Result<Duration> {
+        let sum = self.total()?;
         // First field of schedstat (proc(5)): time on the processor, nanoseconds.
         let own = fs::read_to_string("/proc/self/schedstat").context("cannot read the runner's own time")?;
         let own = own.split_whitespace().next().and_then(|word| word.parse().ok()).context("no time in schedstat")?;

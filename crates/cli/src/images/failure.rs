@@ -4,6 +4,7 @@ use crate::failure::{Code, Failure};
 use images::{
     ClientError, StoreError,
     archive::ArchiveError,
+    bootstrap::BootstrapError,
     client::{ClientErrorKind, CredentialError},
     layer::UnpackError,
 };
@@ -46,6 +47,36 @@ impl Failure {
         };
         let failure = with_sources(code, error);
         advise(failure, error)
+    }
+
+    /// A base image could not be made.
+    pub fn from_bootstrap(error: &BootstrapError) -> Self {
+        let code = match error {
+            BootstrapError::Store(error) => return Self::from_store(error),
+            BootstrapError::Mirror { .. } | BootstrapError::Conflict { .. } => Code::USAGE,
+            BootstrapError::Package { .. } | BootstrapError::Suite { .. } => Code::NOT_FOUND,
+            BootstrapError::NotRoot => Code::DENIED,
+            BootstrapError::Unreachable { .. } => Code::NO_SERVER,
+            BootstrapError::Stopped => Code::INTERRUPTED,
+            _ => Code::FAILED,
+        };
+        let failure = with_sources(code, error);
+        match error {
+            BootstrapError::Program { package, .. } => failure.next(format!("apt-get install {package}")),
+            BootstrapError::Signature { .. } => failure.next("apt-get install debian-archive-keyring"),
+            BootstrapError::NotRoot => failure.next("run it as root, such as with sudo"),
+            BootstrapError::NoMirror | BootstrapError::Unreachable { .. } => {
+                failure.next("name a mirror with --mirror URI")
+            }
+            BootstrapError::Suite { .. } => {
+                failure.next("name a mirror that has it with --mirror URI, or another suite")
+            }
+            BootstrapError::Package { package, suite } => failure
+                .next(format!("look for it: apt-cache search {package} (this machine's own suite may not be {suite})")),
+            BootstrapError::NoRoom { .. } => failure.next("jdos image df").next("jdos image prune"),
+            BootstrapError::Changed { .. } => failure.next("try again"),
+            _ => failure,
+        }
     }
 
     /// Layers could not be unpacked.

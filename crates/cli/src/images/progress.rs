@@ -66,7 +66,15 @@ struct Board {
 struct State {
     layers: Vec<Layer>,
     lines: Vec<String>,
+    step: Option<Step>,
     ended: bool,
+}
+
+/// What is being done where nothing is transferred.
+struct Step {
+    what: String,
+    done: u64,
+    of: u64,
 }
 
 struct Layer {
@@ -103,6 +111,7 @@ impl Progress for Board {
         match event {
             Event::Layer { digest, size, state: stage } => state.layer(digest, size, stage),
             Event::Manifest { digest } => state.line(format!("manifest {}", digest.short())),
+            Event::Step { what, done, of } => state.step(what, done, of),
             Event::Message(text) => state.line(printable(text)),
         }
     }
@@ -113,6 +122,14 @@ impl State {
         if self.lines.len() < MOST_KEPT {
             self.lines.push(text);
         }
+    }
+
+    fn step(&mut self, what: &str, done: u64, of: u64) {
+        // A line only where a step begins.
+        if self.step.as_ref().is_none_or(|step| step.what != what) {
+            self.line(printable(what));
+        }
+        self.step = Some(Step { what: printable(what), done, of });
     }
 
     fn layer(&mut self, digest: &Digest, size: u64, told: LayerState<'_>) {
@@ -175,7 +192,9 @@ impl Picture {
             let text: String = lines.iter().map(|line| format!("{now} {line}\n")).collect();
             return printer.aside(&text);
         }
-        let rows = rows(&state.layers, self.began.elapsed(), last);
+        let mut rows = rows(&state.layers, self.began.elapsed(), last);
+        // What is done needs no picture: the result says it.
+        rows.extend(state.step.as_ref().filter(|_| !last).map(|step| step_row(step, self.began.elapsed())));
         drop(state);
         let mut text = String::new();
         if self.drawn > 0 {
@@ -201,6 +220,11 @@ fn rows(layers: &[Layer], elapsed: Duration, last: bool) -> Vec<String> {
         rows.push(format!("  {done} of {} layers done, {seconds} s", layers.len()));
     }
     rows
+}
+
+fn step_row(step: &Step, elapsed: Duration) -> String {
+    let many = if step.of > 0 { format!("  {} of {}", step.done, step.of) } else { String::new() };
+    format!("  {}{many}, {} s", step.what, elapsed.as_secs())
 }
 
 fn row(layer: &Layer) -> String {
@@ -263,6 +287,19 @@ mod tests {
         );
         assert_eq!(drawn[1], "  1 of 3 layers done, 3 s");
         assert_eq!(rows(&layers, Duration::ZERO, true).len(), 3);
+    }
+
+    #[test]
+    fn steps_are_lines_when_they_begin_and_rows_while_they_last() {
+        let board = Board::default();
+        for done in 0..3 {
+            board.event(Event::Step { what: "installing packages", done, of: 3 });
+        }
+        board.event(Event::Step { what: "packing", done: 0, of: 0 });
+        let state = board.state();
+        assert_eq!(state.lines, ["installing packages", "packing"]);
+        let row = |done, of| step_row(&Step { what: "packing".to_owned(), done, of }, Duration::from_secs(4));
+        assert_eq!((row(2, 3).as_str(), row(0, 0).as_str()), ("  packing  2 of 3, 4 s", "  packing, 4 s"));
     }
 
     #[test]

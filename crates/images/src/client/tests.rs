@@ -83,6 +83,7 @@ impl Progress for Watched {
             }
             Event::Layer { digest, state, .. } => format!("{} {state:?}", digest.short()),
             Event::Manifest { digest } => format!("manifest {}", digest.short()),
+            Event::Step { what, done, of } => format!("{what} {done} of {of}"),
             Event::Message(text) => text.to_owned(),
         };
         self.0.lock().unwrap().push(line);

@@ -71,6 +71,9 @@ pub(super) fn run(store: &Store, options: &Options, marks: &HashSet<Digest>, epo
     adopt_blobs(store)?;
     sweep_layers(store, &mut report)?;
     sweep_ingests(store, options, &mut report)?;
+    for name in crate::bootstrap::sweep(store)? {
+        report.add(ItemKind::Leftover, name, 0);
+    }
     for path in entries(&store.part("processes"))? {
         if let lock::Existing::Free(_lock) =
             lock::try_existing(&path).map_err(at("look whether a process lives by", &path))?

@@ -152,14 +152,24 @@ pub enum PackError {
 /// # Errors
 /// [`PackError`]: a file that changes meanwhile among them.
 pub fn pack(store: &Store, lease: &Lease, upper: &Path, options: PackOptions) -> Result<Packed, PackError> {
-    let (blob, diff_id, size) = packed(store, lease, options.compression, |sink| {
+    pack_stream(store, lease, options.compression, |sink| {
         let mut writer = Writer::new(sink);
         walk::walk(upper, options.latest, &mut writer)?;
         writer.finish().map_err(|source| PackError::Write { source })?;
         Ok(())
-    })?;
+    })
+}
+
+/// Packs an archive that `write` writes; `lease` holds the layer.
+pub(crate) fn pack_stream(
+    store: &Store,
+    lease: &Lease,
+    compression: Compression,
+    write: impl FnOnce(&mut Sink) -> Result<(), PackError>,
+) -> Result<Packed, PackError> {
+    let (blob, diff_id, size) = packed(store, lease, compression, write)?;
     let digest = crate::store::descriptor_digest(&blob.digest)?;
-    let descriptor = Descriptor::new(options.compression.media_type(), blob.size, digest);
+    let descriptor = Descriptor::new(compression.media_type(), blob.size, digest);
     Ok(Packed { descriptor, diff_id, size })
 }
 
@@ -209,7 +219,7 @@ fn compress(ingest: &mut Ingest, compression: Compression, pieces: Receiver<Vec<
 }
 
 /// Takes plain bytes.
-struct Sink {
+pub(crate) struct Sink {
     hasher: Hasher,
     buffer: Vec<u8>,
     size: u64,

@@ -187,7 +187,7 @@ impl Lab {
     pub fn clear(&self) -> Result<()> {
         self.jdos.clear()?;
         for root in runner::hierarchies()? {
-            remove_groups(&root.path.join(&self.group));
+            runner::remove_groups(&root.path.join(&self.group));
         }
         debian::remove(Path::new("/run/jdos-bench"))
     }
@@ -230,24 +230,4 @@ fn make_root(root: &Path) -> Result<()> {
     fs::copy(busybox, &copy).with_context(|| format!("cannot write {}", copy.display()))?;
     fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))
         .with_context(|| format!("cannot change {}", copy.display()))
-}
-
-/// Removes control groups, deepest first. What ended a moment ago may still hold one.
-fn remove_groups(group: &Path) {
-    let children = fs::read_dir(group).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
-    for child in children.filter(|path| path.is_dir()) {
-        remove_groups(&child);
-    }
-    for _ in 0..100 {
-        match fs::remove_dir(group) {
-            Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => {
-                std::thread::sleep(std::time::Duration::from_millis(10));
-            }
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return crate::output::detail(&format!("the control group {} stays: {error}", group.display()));
-            }
-            _ => return,
-        }
-    }
-    crate::output::detail(&format!("the control group {} stays: it is in use", group.display()));
 }
