@@ -91,7 +91,22 @@ fn registry() {
 #[test]
 fn help_of_images() {
     compare("help-image", &["jdos image --help"]);
-    let verbs = ["ls", "inspect", "pull", "push", "tag", "rm", "import", "export", "prune", "df", "login", "logout"];
+    let verbs = [
+        "ls",
+        "inspect",
+        "pull",
+        "push",
+        "tag",
+        "rm",
+        "import",
+        "unpack",
+        "export",
+        "bootstrap",
+        "prune",
+        "df",
+        "login",
+        "logout",
+    ];
     for verb in verbs {
         compare(&format!("help-image-{verb}"), &[&format!("jdos image {verb} --help")]);
     }
