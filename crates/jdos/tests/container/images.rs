@@ -236,6 +236,29 @@ fn what_a_container_uses_is_not_collected() {
 }
 
 #[test]
+fn what_can_not_hold_its_layers_does_not_stay() {
+    let machine = Machine::new();
+    let registry = Registry::new(&machine);
+    let name = application(&machine, &registry);
+    image(&machine, &["pull", "--plain-http", &name]).ok();
+    let index = rusqlite::Connection::open(machine.path("data/images/index.db")).unwrap();
+    let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON leases WHEN new.kind = 'file'
+        BEGIN SELECT raise(ABORT, 'refused by the test'); END";
+    index.execute_batch(refuse).unwrap();
+    let id_file = machine.path("id");
+    let id = id_file.to_str().unwrap();
+    for verb in [&["run", "--rm"][..], &["run", "-d"], &["create"]] {
+        let words = [verb, &["--network", "none", "--cidfile", id, &name, "touch /srv/data/ran"]].concat();
+        assert_ne!(machine.jdos(&words).says(&["refused by the test"]).code, 0, "{verb:?}");
+        assert_eq!(machine.ok(&["ps", "-aq"]), "", "{verb:?}");
+        assert!(!id_file.exists(), "{verb:?}");
+        assert_eq!(fs::read_dir(machine.path("data/volumes")).unwrap().count(), 0, "{verb:?}");
+    }
+    index.execute_batch("DROP TRIGGER refuse").unwrap();
+    assert_eq!(run(&machine, &["--cidfile", id, &name, "echo ran"]).ok(), "ran");
+}
+
+#[test]
 fn what_is_not_there_is_said() {
     let machine = Machine::new();
     let registry = Registry::new(&machine);

@@ -76,6 +76,43 @@ fn a_new_volume_has_what_the_image_has_there() {
 }
 
 #[test]
+fn a_volume_of_its_own_goes_with_the_container_or_when_it_is_told_to() {
+    let machine = Machine::new();
+    let volumes = || fs::read_dir(machine.path("data/volumes")).unwrap().count();
+    let root = machine.root.to_str().unwrap();
+    let create = |name: &str| machine.ok(&["create", "--name", name, "-v", "/own", "--rootfs", root, "true"]);
+    assert_eq!(machine.sh(&["-v", "/own"], "echo x > /own/file; cat /own/file").ok(), "x");
+    assert_eq!(volumes(), 0, "it went with what was to be removed at its end");
+    create("kept");
+    machine.ok(&["rm", "kept"]);
+    assert_eq!(volumes(), 1, "nobody said that what is in it may go");
+    create("gone");
+    machine.ok(&["rm", "--volumes", "gone"]);
+    create("replaced");
+    machine.ok(&["create", "--replace", "--name", "replaced", "--rootfs", root, "true"]);
+    machine.jdos(&["run", "--network", "none", "-v", "/own", "--rootfs", root, "/no/such/program"]).code(127);
+    assert_eq!(volumes(), 1);
+    machine.ok(&["rm", "replaced"]);
+}
+
+#[test]
+fn volumes_of_a_creation_that_was_cut_off_are_swept() {
+    let machine = Machine::new();
+    let root = machine.root.to_str().unwrap();
+    let id = machine.ok(&["create", "-v", "/own", "-v", "named:/named", "--rootfs", root, "true"]);
+    let volumes = || fs::read_dir(machine.path("data/volumes")).unwrap().count();
+    assert_eq!(volumes(), 2);
+    // As it is just before there is a record.
+    let folder = machine.path("data/containers").join(&id);
+    let record: serde_json::Value = serde_json::from_slice(&fs::read(folder.join("record.json")).unwrap()).unwrap();
+    fs::write(folder.join("own-volumes"), record["own_volumes"][0].as_str().unwrap()).unwrap();
+    fs::remove_file(folder.join("record.json")).unwrap();
+    machine.ok(&["reconcile"]);
+    assert!(!folder.exists());
+    assert_eq!(volumes(), 1, "the named one is whole, and may be in use elsewhere");
+}
+
+#[test]
 fn a_volume_is_given_to_the_user_of_the_container() {
     let machine = Machine::new();
     machine.file("victim", "host");
