@@ -63,6 +63,7 @@ fn slow_clients_are_given_up() {
 
     let mut reader = Wire::connect(server.address());
     reader.begin("GET", &format!("/v2/a/blobs/{digest}"), &[], None, b"");
+    assert_eq!(reader.stream().peek(&mut [0]).unwrap(), 1, "the answer has begun");
     eventually("a reader that takes nothing is given up", || has_metric(&server, "registry_connections 0"));
     let mut taken = Vec::new();
     let end = reader.stream().read_to_end(&mut taken);
