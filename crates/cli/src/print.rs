@@ -234,8 +234,14 @@ mod tests {
 
     fn print(json: bool, act: impl FnOnce(&mut Printer<'_, '_>)) -> (String, String) {
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let mut streams =
-            Streams { out: &mut out, err: &mut err, out_is_terminal: false, err_is_terminal: false, colour: false, width: Some(100) };
+        let mut streams = Streams {
+            out: &mut out,
+            err: &mut err,
+            out_is_terminal: false,
+            err_is_terminal: false,
+            colour: false,
+            width: Some(100),
+        };
         act(&mut Printer::new(&mut streams, json));
         (String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
     }

@@ -109,10 +109,22 @@ pub fn run_if_due(store: &Store, options: &Options) -> Result<Option<Report>, St
 }
 
 fn collect(store: &Store, options: &Options) -> Result<Report, StoreError> {
+    // What a collection that was killed took away needs no index.
+    empty_trash(store)?;
+    let result = match collect_once(store, options) {
+        Err(error) if error.is_index_full() && store.spend_reserve()? => collect_once(store, options),
+        other => other,
+    };
+    store.keep_reserve();
+    let report = result?;
+    tracing::info!(items = report.items.len(), bytes = report.freed, kept = report.kept, "images collected");
+    Ok(report)
+}
+
+fn collect_once(store: &Store, options: &Options) -> Result<Report, StoreError> {
     let epoch: u64 = store.index().write("begin a collection", |transaction| {
-        transaction.query_row("UPDATE counters SET value = value + 1 WHERE name = 'epoch' RETURNING value", (), |row| {
-            row.get(0)
-        })
+        let sql = "UPDATE counters SET value = value + 1 WHERE name = 'epoch' RETURNING value";
+        transaction.query_row(sql, (), |row| row.get(0))
     })?;
     let leases = crate::store::lease::judge(store, true)?;
     // Leases end here, before anything is marked: one that is judged dead can not hold anything later.
@@ -126,7 +138,6 @@ fn collect(store: &Store, options: &Options) -> Result<Report, StoreError> {
     })?;
     let report = sweep::run(store, options, &marks, epoch)?;
     empty_trash(store)?;
-    tracing::info!(items = report.items.len(), bytes = report.freed, kept = report.kept, "images collected");
     Ok(report)
 }
 

@@ -6,9 +6,9 @@
 //! `kill -9` or a power cut the store is as the last finished step left it, and [`collect`] takes away the rest.
 #![forbid(unsafe_code)]
 
-pub mod client;
 pub mod archive;
 pub mod bootstrap;
+pub mod client;
 pub mod collect;
 pub mod digest;
 pub mod layer;

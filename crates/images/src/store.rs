@@ -7,6 +7,7 @@
 //! | `layers/<diff id>/{fs/,complete}` | unpacked layers |
 //! | `processes/<id>` | a locked file for each process that holds leases |
 //! | `trash/<random>` | taken away, not yet deleted |
+//! | `reserve` | room for the index to be changed on a full disk |
 //! | `index.db` | names, leases, what was touched when; see [`index`] |
 //!
 //! The file system is the truth about which content exists, the index about why it is kept. Content enters by
@@ -78,7 +79,9 @@ impl Store {
             make_folder(&folder.join(name))?;
         }
         let index = Index::open(folder.join("index.db"))?;
-        Ok(Self { inner: Arc::new(Inner { folder, index, watermarks, process: Mutex::new(None) }) })
+        let store = Self { inner: Arc::new(Inner { folder, index, watermarks, process: Mutex::new(None) }) };
+        store.keep_reserve();
+        Ok(store)
     }
 
     /// Where it is.

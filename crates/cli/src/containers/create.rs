@@ -8,8 +8,7 @@ use crate::images::transfer::RegistryArguments;
 /// All that `run` and `create` have in common.
 #[derive(clap::Args, Debug, Clone)]
 pub struct CreateArguments {
-    /// Image, program and arguments: the first word that is no flag, and all after it; with a root file system from
-    /// elsewhere the image is left out
+    /// From the first word that is no flag; no IMAGE where the root file system is from elsewhere
     #[arg(trailing_var_arg = true, value_name = "IMAGE COMMAND ARGUMENT", help_heading = None)]
     pub command: Vec<String>,
     /// The image.
@@ -121,7 +120,7 @@ pub struct ProcessArguments {
 #[derive(clap::Args, Debug, Clone)]
 #[command(next_help_heading = "Storage")]
 pub struct StorageArguments {
-    /// Mount a path of the host, a named volume, or one of its own
+    /// Mount a path of the host, or a volume
     #[arg(short, long, value_name = "[FROM:]INSIDE[:OPTIONS]")]
     pub volume: Vec<String>,
     /// Mount: type=bind|volume|tmpfs,src=…,dst=…[,ro]

@@ -104,7 +104,14 @@ mod tests {
 
     fn printed(json: bool, timestamps: bool, lines: &[Line]) -> (String, String) {
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let mut streams = Streams { out: &mut out, err: &mut err, out_is_terminal: false, err_is_terminal: false, colour: false, width: None };
+        let mut streams = Streams {
+            out: &mut out,
+            err: &mut err,
+            out_is_terminal: false,
+            err_is_terminal: false,
+            colour: false,
+            width: None,
+        };
         let mut printer = Printer::new(&mut streams, json);
         lines.iter().for_each(|line| print(&mut printer, line, timestamps).unwrap());
         (String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())

@@ -6,9 +6,9 @@ use super::{
     change::advise,
     create::CreateArguments,
     each::{Selection, each},
+    image,
     problems::Problems,
     session::DetachKeys,
-    image,
     translate::{Surroundings, create_options, image::FromImage},
 };
 use crate::failure::{Code, Failure, Result};

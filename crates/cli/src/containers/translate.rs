@@ -7,11 +7,11 @@ mod mount;
 mod values;
 
 use super::{create::CreateArguments, problems::Problems};
-use image::FromImage;
 use container::{
     options::{CreateOptions, NamespaceMode, RootSource},
     spec::Signal,
 };
+use image::FromImage;
 use std::{
     io,
     path::{Path, PathBuf},
@@ -54,7 +54,8 @@ pub fn create_options(
     surroundings: &Surroundings<'_>,
     problems: &mut Problems,
 ) -> CreateOptions {
-    let CreateArguments { root, process, resources, storage, network, security, keeping, command, image: _ } = arguments;
+    let CreateArguments { root, process, resources, storage, network, security, keeping, command, image: _ } =
+        arguments;
     let bundle = root.bundle.is_some();
     let named = image_name(arguments).is_some();
     let source = match (named, image) {

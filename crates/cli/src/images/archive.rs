@@ -72,7 +72,10 @@ pub fn import(context: &mut Context<'_, '_, '_>, arguments: &ImportArguments) ->
         .map(|image| serde_json::json!({ "names": image.names, "digest": image.target.digest() }))
         .collect();
     context.printer.result(&documents, || {
-        imported.iter().flat_map(|image| image.names.iter().map(|name| format!("{name}  {}\n", image.target.digest()))).collect()
+        imported
+            .iter()
+            .flat_map(|image| image.names.iter().map(|name| format!("{name}  {}\n", image.target.digest())))
+            .collect()
     })?;
     Ok(Code::DONE)
 }
@@ -104,7 +107,9 @@ pub fn export(context: &mut Context<'_, '_, '_>, arguments: &ExportArguments) ->
     }
     let stdout = io::stdout();
     if stdout.is_terminal() {
-        return Err(Failure::new(Code::USAGE, "an archive is not for a terminal").next("jdos image export IMAGE -o FILE"));
+        return Err(
+            Failure::new(Code::USAGE, "an archive is not for a terminal").next("jdos image export IMAGE -o FILE")
+        );
     }
     // Not the printer's: its buffer is for text, and holds the lock on the stream while nothing is in it.
     let mut sink = BufWriter::with_capacity(1 << 20, unlocked_output()?);

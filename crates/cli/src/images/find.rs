@@ -85,7 +85,10 @@ pub fn platform(text: Option<&str>) -> Result<Platform> {
         Failure::new(Code::USAGE, what)
     };
     let parts: Vec<&str> = text.split('/').collect();
-    if parts.iter().any(|part| part.is_empty() || !part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')) {
+    if parts
+        .iter()
+        .any(|part| part.is_empty() || !part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'))
+    {
         return Err(expected());
     }
     let (os, architecture, variant) = match parts.as_slice() {

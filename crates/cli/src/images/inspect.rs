@@ -59,7 +59,8 @@ fn one(store: &Store, image: &Image, platform: Option<&str>) -> Result<Value> {
         "descriptor": image.target,
     });
     if let Manifest::Index(index) = &manifest {
-        let here = |digest: &str| digest.parse().is_ok_and(|digest| store.blob(&digest).is_ok_and(|blob| blob.is_some()));
+        let here =
+            |digest: &str| digest.parse().is_ok_and(|digest| store.blob(&digest).is_ok_and(|blob| blob.is_some()));
         let platforms: Vec<Value> = index
             .manifests()
             .iter()

@@ -77,7 +77,8 @@ pub fn df(context: &mut Context<'_, '_, '_>) -> Result<Code> {
             ]);
         }
         let mut sums = Table::new(&["ALL", "COUNT", "SIZE"]);
-        for (name, figure) in [("blobs", usage.blobs), ("unpacked layers", usage.layers), ("coming in", usage.ingests)] {
+        for (name, figure) in [("blobs", usage.blobs), ("unpacked layers", usage.layers), ("coming in", usage.ingests)]
+        {
             sums.row([name.to_owned(), figure.count.to_string(), human::size(figure.bytes)]);
         }
         sums.row(["shared".to_owned(), String::new(), human::size(usage.shared)]);

@@ -17,15 +17,15 @@ pub fn unpack(
     platform: &Platform,
     progress: &dyn Progress,
 ) -> Result<(Vec<PathBuf>, ImageConfiguration)> {
-    let (digest, manifest, configuration) = store.resolve(target, platform).map_err(|error| Failure::from_store(&error))?;
+    let (digest, manifest, configuration) =
+        store.resolve(target, platform).map_err(|error| Failure::from_store(&error))?;
     let kind = manifest.config().media_type().to_string();
     if !media::is_config(&kind) {
-        let what = format!("{} is not an image of a file system: its configuration is of the kind {kind}", digest.short());
+        let what =
+            format!("{} is not an image of a file system: its configuration is of the kind {kind}", digest.short());
         return Err(Failure::new(Code::USAGE, what));
     }
-    let all = store
-        .unpack(lease, &manifest, &configuration, progress)
-        .map_err(|error| Failure::from_unpack(&error))?;
+    let all = store.unpack(lease, &manifest, &configuration, progress).map_err(|error| Failure::from_unpack(&error))?;
     let mut layers: Vec<PathBuf> = Vec::with_capacity(all.len());
     for layer in all {
         // What a layer has hides the same further down: only its last place counts, and a directory can be in an overlay
@@ -34,7 +34,10 @@ pub fn unpack(
         layers.push(layer);
     }
     if layers.is_empty() {
-        return Err(Failure::new(Code::USAGE, format!("{} has no layers: there is nothing in it to run", digest.short())));
+        return Err(Failure::new(
+            Code::USAGE,
+            format!("{} has no layers: there is nothing in it to run", digest.short()),
+        ));
     }
     Ok((layers, configuration))
 }
@@ -54,7 +57,7 @@ pub fn unpack_if_image(
     let digest = digest_in(target).map_err(fail)?;
     if let Manifest::Image(manifest) = store.manifest(&digest).map_err(fail)? {
         let kind = manifest.config().media_type().to_string();
-        if !media::is_config(&kind) || !manifest.layers().iter().all(|one| media::is_layer(&one.media_type().to_string())) {
+        if !media::is_config(&kind) || !manifest.layers().iter().all(|one| media::is_layer(one.media_type().as_ref())) {
             return Ok(());
         }
     }

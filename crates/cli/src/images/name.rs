@@ -3,8 +3,8 @@
 use super::{Context, find};
 use crate::{
     containers::each::{Several, each},
-    print::Printer,
     failure::{Code, Failure, Result},
+    print::Printer,
 };
 use clap::Args;
 use serde::Serialize;
@@ -81,7 +81,10 @@ pub fn rm(context: &mut Context<'_, '_, '_>, arguments: &RmArguments) -> Result<
             true => vec![image.name],
             false => {
                 let all = store.images().map_err(|error| fail(&error))?;
-                all.into_iter().filter(|other| other.target.digest() == image.target.digest()).map(|other| other.name).collect()
+                all.into_iter()
+                    .filter(|other| other.target.digest() == image.target.digest())
+                    .map(|other| other.name)
+                    .collect()
             }
         };
         if names.len() > 1 && !arguments.force {
@@ -98,7 +101,5 @@ pub fn rm(context: &mut Context<'_, '_, '_>, arguments: &RmArguments) -> Result<
         }
         Ok(Removed { removed })
     };
-    each(context, &arguments.images, arguments.ignore, one, |_, done: &Removed| {
-        done.removed.join("\n")
-    })
+    each(context, &arguments.images, arguments.ignore, one, |_, done: &Removed| done.removed.join("\n"))
 }

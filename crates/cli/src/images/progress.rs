@@ -236,7 +236,7 @@ fn row(layer: &Layer) -> String {
         Stage::Done(how) => (layer.size, format!("{} {how}", human::size(layer.size))),
     };
     let parts = BAR as u64;
-    let full = if layer.size == 0 { parts } else { done.min(layer.size).saturating_mul(parts) / layer.size };
+    let full = done.min(layer.size).saturating_mul(parts).checked_div(layer.size).unwrap_or(parts);
     let full = usize::try_from(full).unwrap_or(BAR);
     format!("  {}  {}{}  {what}", layer.digest.short(), "█".repeat(full), "░".repeat(BAR - full))
 }

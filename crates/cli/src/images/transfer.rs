@@ -11,7 +11,10 @@ use images::{
 use model::image::{Digest, ImageName};
 use oci_spec::image::{Descriptor, Platform};
 use serde::Serialize;
-use std::{path::{Path, PathBuf}, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 /// How a registry is reached.
 #[derive(Args, Debug, Clone, Default, PartialEq, Eq)]

@@ -163,7 +163,8 @@ fn over(layers: &[PathBuf], place: &Path, work: impl FnOnce(&OwnedFd) -> io::Res
             };
             // The first in the string is the top one. Short names, so that many layers fit into the kernel's one page.
             let opened = layers.iter().rev().map(open_layer).collect::<rustix::io::Result<Vec<_>>>()?;
-            let lower: Vec<_> = opened.iter().map(|layer| format!("/proc/self/fd/{}", layer.as_fd().as_raw_fd())).collect();
+            let lower: Vec<_> =
+                opened.iter().map(|layer| format!("/proc/self/fd/{}", layer.as_fd().as_raw_fd())).collect();
             let data = CString::new(format!("lowerdir={}", lower.join(":")))?;
             mount(c"overlay", place, c"overlay", MountFlags::RDONLY, Some(data.as_c_str()))?;
             let root = open(place, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;

@@ -123,8 +123,21 @@ pub fn build(options: &CreateOptions, facts: &Facts, context: &Context) -> Resul
     spec.set_linux(None);
     let capabilities = CapabilitySet::EMPTY;
     let (volumes, own_volumes, chown) = (Vec::new(), Vec::new(), Vec::new());
-    Builder { options, facts, context, bundle, spec, linux, faults, warnings, volumes, own_volumes, chown, capabilities }
-        .build()
+    Builder {
+        options,
+        facts,
+        context,
+        bundle,
+        spec,
+        linux,
+        faults,
+        warnings,
+        volumes,
+        own_volumes,
+        chown,
+        capabilities,
+    }
+    .build()
 }
 
 impl Builder<'_> {

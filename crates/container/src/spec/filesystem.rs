@@ -139,7 +139,12 @@ impl Builder<'_> {
                 let name = format!("{}-{}", self.context.id, self.own_volumes.len());
                 self.own_volumes.push(name.clone());
                 let path = self.context.volumes.join(&name);
-                self.volumes.push(NewVolume { name, path: path.clone(), inside: volume.inside.clone(), copy: volume.copy });
+                self.volumes.push(NewVolume {
+                    name,
+                    path: path.clone(),
+                    inside: volume.inside.clone(),
+                    copy: volume.copy,
+                });
                 path
             }
             Source::Named(name) => {

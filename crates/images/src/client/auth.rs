@@ -141,9 +141,8 @@ impl Auth {
 
     /// The credentials for this registry, looked up once.
     pub(super) async fn credentials(&self, session: &Session) -> Result<Option<Arc<Credentials>>, ClientError> {
-        let found = self.credentials.get_or_try_init(|| async {
-            session.look_up().await.map(|found| found.map(Arc::new))
-        });
+        let found =
+            self.credentials.get_or_try_init(|| async { session.look_up().await.map(|found| found.map(Arc::new)) });
         found.await.cloned()
     }
 

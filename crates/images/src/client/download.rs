@@ -89,14 +89,14 @@ impl Source<'_> {
                     return Ok(None);
                 }
                 match impatient {
-                    true => downloads::fresh(lease.store(), &wanted).map(Begun::Ours),
+                    true => downloads::fresh(lease.store(), &wanted).map(|ingest| Begun::Ours(Box::new(ingest))),
                     false => downloads::begin(lease.store(), &wanted),
                 }
                 .map(Some)
             });
             match begun.await?.map_err(ClientError::store(format!("take in {digest}")))? {
                 None => return Ok(None),
-                Some(Begun::Ours(ingest)) => return Ok(Some(ingest)),
+                Some(Begun::Ours(ingest)) => return Ok(Some(*ingest)),
                 Some(Begun::Theirs) => {
                     tell(LayerState::Waiting);
                     tokio::time::sleep(LOOK).await;
@@ -229,7 +229,9 @@ impl Download<'_> {
                 drop(chunk.split_to(usize::try_from(passed).unwrap_or(chunk.len())));
                 done += chunk.len() as u64;
                 if done > self.size {
-                    return Err(self.malformed(&format!("it has more than the {} bytes that it should have", self.size)));
+                    return Err(
+                        self.malformed(&format!("it has more than the {} bytes that it should have", self.size))
+                    );
                 }
                 if !chunk.is_empty() && parts.send(chunk).await.is_err() {
                     // The writer failed, and tells why.

@@ -14,7 +14,7 @@ pub(crate) const MODULE: Module = Module {
 /// How a download can go on.
 pub(super) enum Begun {
     /// Here, from as many bytes as it has.
-    Ours(Ingest),
+    Ours(Box<Ingest>),
     /// Another process or task is at it.
     Theirs,
 }
@@ -27,13 +27,13 @@ pub(super) fn begin(store: &Store, digest: &Digest) -> Result<Begun, StoreError>
     })?;
     if let Some(id) = known.and_then(|id| id.parse::<IngestId>().ok()) {
         match store.resume_as(&id, digest.algorithm()) {
-            Ok(Some(ingest)) => return Ok(Begun::Ours(ingest)),
+            Ok(Some(ingest)) => return Ok(Begun::Ours(Box::new(ingest))),
             Ok(None) => {}
             Err(StoreError::Busy { .. }) => return Ok(Begun::Theirs),
             Err(error) => return Err(error),
         }
     }
-    fresh(store, digest).map(Begun::Ours)
+    fresh(store, digest).map(|ingest| Begun::Ours(Box::new(ingest)))
 }
 
 /// Begins a download anew.

@@ -13,11 +13,11 @@ use std::{fmt, path::PathBuf, time::Duration};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
     /// Host and port, as in image names.
-    pub registry: String,
+    pub registry: Box<str>,
     /// Operation.
     pub doing: &'static str,
     /// What it was done to.
-    pub subject: String,
+    pub subject: Box<str>,
 }
 
 impl fmt::Display for Asked {
@@ -187,7 +187,7 @@ pub enum ClientError {
         doing: String,
         /// Why.
         #[source]
-        source: StoreError,
+        source: Box<StoreError>,
     },
     /// This process can not do what it should.
     #[error("cannot {doing}: {why}")]
@@ -241,7 +241,7 @@ impl ClientError {
     /// A failure of the store.
     pub(super) fn store(doing: impl Into<String>) -> impl FnOnce(StoreError) -> Self {
         let doing = doing.into();
-        move |source| Self::Store { doing, source }
+        move |source| Self::Store { doing, source: Box::new(source) }
     }
 }
 
@@ -288,7 +288,10 @@ mod tests {
     fn what_a_registry_says_is_short_and_cannot_move_the_cursor() {
         let body = br#"{"errors":[{"code":"DENIED","message":"no\u001b[2J"},{"code":"X"},{}]}"#;
         assert_eq!(said(body).as_deref(), Some("DENIED: no[2J; X"));
-        assert_eq!(said(br#"{"details":"incorrect username or password"}"#).as_deref(), Some("incorrect username or password"));
+        assert_eq!(
+            said(br#"{"details":"incorrect username or password"}"#).as_deref(),
+            Some("incorrect username or password")
+        );
         assert_eq!(said(b"<html>"), None);
         assert_eq!(said(b"{}"), None);
         let long = format!(r#"{{"errors":[{{"message":"{}"}}]}}"#, "x".repeat(5000));

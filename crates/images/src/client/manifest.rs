@@ -63,8 +63,8 @@ impl Fetched {
 /// What refers to content.
 pub(super) fn describe(digest: &Digest, size: u64, media_type: MediaType) -> Result<Descriptor, ClientError> {
     let foreign: Result<oci_spec::image::Digest, _> = digest.as_str().parse();
-    let foreign = foreign
-        .map_err(|error| ClientError::Process { doing: "describe content", why: error.to_string() })?;
+    let foreign =
+        foreign.map_err(|error| ClientError::Process { doing: "describe content", why: error.to_string() })?;
     Ok(Descriptor::new(media_type, size, foreign))
 }
 
@@ -137,13 +137,14 @@ fn parse(asked: &Asked, digest: &Digest, bytes: &[u8], kind: &str) -> Result<Man
             return Err(ClientError::Malformed { asked: asked.clone(), why });
         }
     }
-    let manifest = Manifest::parse(digest, bytes).map_err(|error| ClientError::Malformed {
-        asked: asked.clone(),
-        why: error.to_string(),
-    })?;
+    let manifest = Manifest::parse(digest, bytes)
+        .map_err(|error| ClientError::Malformed { asked: asked.clone(), why: error.to_string() })?;
     // One that does not say of itself what it is must be what it is sent as.
     if !general && media::is_index(kind) != matches!(manifest, Manifest::Index(_)) {
-        return Err(ClientError::Malformed { asked: asked.clone(), why: format!("it is sent as {kind}, which it is not") });
+        return Err(ClientError::Malformed {
+            asked: asked.clone(),
+            why: format!("it is sent as {kind}, which it is not"),
+        });
     }
     Ok(manifest)
 }

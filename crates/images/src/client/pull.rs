@@ -119,7 +119,8 @@ impl Source<'_> {
                     return Err(ClientError::Malformed { asked, why });
                 }
                 let reference = digest.to_string();
-                let child = manifest::fetch(self.session, self.repository, &reference, Some(&digest), self.scope).await?;
+                let child =
+                    manifest::fetch(self.session, self.repository, &reference, Some(&digest), self.scope).await?;
                 queue.push((child, depth + 1));
             }
         }
@@ -161,7 +162,8 @@ fn wanted<'i>(
     match platforms {
         Platforms::All => Ok(manifests.iter().filter(known).collect()),
         Platforms::One(platform) => choose(manifests, platform).map(|one| vec![one]).ok_or_else(|| {
-            let offered: Vec<_> = manifests.iter().filter_map(|one| one.platform().as_ref()).map(show_platform).collect();
+            let offered: Vec<_> =
+                manifests.iter().filter_map(|one| one.platform().as_ref()).map(show_platform).collect();
             let offered = if offered.is_empty() { "none that names a platform".to_owned() } else { offered.join(", ") };
             let source = StoreError::NoPlatform { digest: index.clone(), wanted: show_platform(platform), offered };
             ClientError::store("choose an image of the index")(source)

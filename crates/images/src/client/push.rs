@@ -5,8 +5,7 @@ use super::{
     auth::Scope,
     blocking,
     error::ClientError,
-    manifest,
-    parallel,
+    manifest, parallel,
     send::Target,
     session::{Payload, Session},
 };
@@ -143,7 +142,7 @@ impl Plan {
             Manifest::Index(index) => index.manifests().clone(),
             Manifest::Image(manifest) => {
                 let parts = std::iter::once(manifest.config()).chain(manifest.layers());
-                for part in parts.filter(|part| !media::is_foreign(&part.media_type().to_string())) {
+                for part in parts.filter(|part| !media::is_foreign(part.media_type().as_ref())) {
                     let digest = digest_in(part).map_err(incomplete)?;
                     let size = store.need(&digest).map_err(incomplete)?.size;
                     if !self.blobs.iter().any(|(known, _)| *known == digest) {

@@ -46,7 +46,8 @@ impl Target<'_> {
     /// Brings a blob to the registry, unless it is there; `from` is another repository there that may have it.
     pub(super) async fn blob(&self, digest: &Digest, size: u64, from: Option<&str>) -> Result<(), ClientError> {
         let (store, wanted) = (self.store.clone(), digest.clone());
-        let blob = blocking(move || store.need(&wanted)).await?.map_err(ClientError::store(format!("read {digest}")))?;
+        let blob =
+            blocking(move || store.need(&wanted)).await?.map_err(ClientError::store(format!("read {digest}")))?;
         let asked = self.session.asked("put", format!("blob {} into {}", digest.short(), self.repository));
         let from = from.filter(|from| *from != self.repository);
         let attempts = Attempts::new(self.session.settings().retry);
@@ -96,7 +97,8 @@ impl Upload<'_> {
 
     async fn is_there(&self) -> Result<bool, ClientError> {
         let session = self.target.session;
-        let asked = session.asked("look for", format!("blob {} in {}", self.blob.digest.short(), self.target.repository));
+        let asked =
+            session.asked("look for", format!("blob {} in {}", self.blob.digest.short(), self.target.repository));
         let url = session.url(&format!("{}/blobs/{}", self.target.repository, self.blob.digest));
         let call = session.call(Method::HEAD, url, &self.scope, asked, &[200, 404]);
         let notice = notice(self.target.progress, &self.blob);
@@ -181,7 +183,6 @@ impl Upload<'_> {
         let notice = notice(self.target.progress, &self.blob);
         self.target.session.pause(&mut self.attempts, error, &self.asked, Some(&notice)).await
     }
-
 
     fn tell(&self, state: LayerState<'_>) {
         self.target.progress.event(Event::Layer { digest: &self.blob.digest, size: self.blob.size, state });

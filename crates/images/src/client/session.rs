@@ -55,6 +55,9 @@ pub(super) enum Payload<'p> {
     Stream(&'p (dyn Fn(&Arc<Pulse>) -> reqwest::Body + Send + Sync)),
 }
 
+/// Who is told of retries: how long until then, and why.
+pub(super) type Notice<'n> = &'n (dyn Fn(Duration, &ClientError) + Send + Sync);
+
 /// One request.
 pub(super) struct Call<'c> {
     pub(super) method: Method,
@@ -67,7 +70,7 @@ pub(super) struct Call<'c> {
     /// The statuses that are an answer; others are errors.
     pub(super) expected: &'c [u16],
     /// Told of retries.
-    pub(super) notice: Option<&'c (dyn Fn(Duration, &ClientError) + Send + Sync)>,
+    pub(super) notice: Option<Notice<'c>>,
 }
 
 impl<'c> Call<'c> {
@@ -84,7 +87,7 @@ impl<'c> Call<'c> {
         Self { payload, ..self }
     }
     /// With somebody who is told of retries.
-    pub(super) fn notice(self, notice: &'c (dyn Fn(Duration, &ClientError) + Send + Sync)) -> Self {
+    pub(super) fn notice(self, notice: Notice<'c>) -> Self {
         Self { notice: Some(notice), ..self }
     }
 }
@@ -110,7 +113,7 @@ impl Session {
 
     /// What an error says was asked.
     pub(super) fn asked(&self, doing: &'static str, subject: impl Into<String>) -> Asked {
-        Asked { registry: self.name.clone(), doing, subject: subject.into() }
+        Asked { registry: self.name.as_str().into(), doing, subject: subject.into().into() }
     }
 
     /// The address of a path of the API. The parts of `path` come from checked names.
@@ -141,7 +144,9 @@ impl Session {
         let mut attempts = Attempts::new(self.settings.retry);
         loop {
             match self.once(call).await {
-                Err(error) if error.is_transient() => self.pause(&mut attempts, error, &call.asked, call.notice).await?,
+                Err(error) if error.is_transient() => {
+                    self.pause(&mut attempts, error, &call.asked, call.notice).await?
+                }
                 done => return done,
             }
         }
@@ -156,7 +161,7 @@ impl Session {
         attempts: &mut Attempts,
         error: ClientError,
         asked: &Asked,
-        notice: Option<&(dyn Fn(Duration, &ClientError) + Send + Sync)>,
+        notice: Option<Notice<'_>>,
     ) -> Result<(), ClientError> {
         let wait = match &error {
             ClientError::Answer { wait, .. } => *wait,
@@ -189,8 +194,7 @@ impl Session {
         if response.status() == StatusCode::UNAUTHORIZED
             && self.is_own(response.url())
             && let Some(challenge) = challenge::best(response.headers())
-            && let Some(fresh) =
-                self.auth.answer(self, &call.asked, &challenge, call.scope, proof.as_ref()).await?
+            && let Some(fresh) = self.auth.answer(self, &call.asked, &challenge, call.scope, proof.as_ref()).await?
         {
             response = self.dispatch(call, Some(&fresh)).await?;
             proof = Some(fresh);
@@ -330,7 +334,8 @@ impl Session {
     fn target(&self, from: &Url, headers: &HeaderMap, asked: &Asked) -> Result<Url, ClientError> {
         let fail = |why: &str| ClientError::Malformed { asked: asked.clone(), why: why.to_owned() };
         let location = headers.get(LOCATION).and_then(|location| location.to_str().ok());
-        let mut url = location.and_then(|location| from.join(location).ok()).ok_or_else(|| fail("it redirects to nowhere"))?;
+        let mut url =
+            location.and_then(|location| from.join(location).ok()).ok_or_else(|| fail("it redirects to nowhere"))?;
         let safe = url.scheme() == "https" || (url.scheme() == "http" && from.scheme() == "http");
         if !safe {
             return Err(fail("it redirects from a protected connection to an unprotected one"));
@@ -373,7 +378,12 @@ impl Session {
     }
 
     fn stalled(&self, asked: &Asked, url: &Url) -> ClientError {
-        ClientError::Connection { asked: asked.clone(), server: server(url), what: "nothing came for too long", source: None }
+        ClientError::Connection {
+            asked: asked.clone(),
+            server: server(url),
+            what: "nothing came for too long",
+            source: None,
+        }
     }
 }
 

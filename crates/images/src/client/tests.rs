@@ -33,7 +33,8 @@ impl Machine {
     fn client(&self, change: impl FnOnce(&mut Settings)) -> Client {
         let backoff = Backoff::new(Duration::from_millis(5), Duration::from_millis(20));
         let retry = RetryPolicy { attempts: 4, backoff, longest: Duration::from_secs(2) };
-        let mut settings = Settings { plain_http: true, retry, stall: Duration::from_millis(400), ..Settings::default() };
+        let mut settings =
+            Settings { plain_http: true, retry, stall: Duration::from_millis(400), ..Settings::default() };
         change(&mut settings);
         Client::new(self.store.clone(), settings)
     }
@@ -82,6 +83,7 @@ impl Progress for Watched {
             }
             Event::Layer { digest, state, .. } => format!("{} {state:?}", digest.short()),
             Event::Manifest { digest } => format!("manifest {}", digest.short()),
+            Event::Step { what, .. } => what.to_owned(),
             Event::Message(text) => text.to_owned(),
         };
         self.0.lock().unwrap().push(line);

@@ -114,7 +114,7 @@ struct Writer {
 
 /// Data is checked against limits each time so much was written.
 const CHECK_EACH: u64 = 64 << 20;
-/// Zeros are left out in pieces of this size, aligned to it.
+/// Zeros are left out in pieces of this size.
 const HOLE: usize = 64 << 10;
 static ZEROS: [u8; HOLE] = [0; HOLE];
 
@@ -301,19 +301,23 @@ impl Writer {
         check: Check<'_>,
     ) -> Result<(), Failure> {
         let whole = [crate::tarball::Extent { offset: 0, length: entry.size }];
+        // Where the file ends if nothing else is done.
+        let mut reached = 0;
         for extent in entry.extents.as_deref().unwrap_or(&whole) {
             let mut at = extent.offset;
             let end = extent.offset + extent.length;
             while at < end {
                 let piece = reader.data(end - at).map_err(Failure::Tar)?;
                 let length = piece.len();
-                let written = if at == 0 && length as u64 == entry.size && length < HOLE {
+                if at == 0 && length as u64 == entry.size && length < HOLE {
                     file.write_all(piece)?;
-                    length as u64
+                    self.applied.size += length as u64;
+                    reached = entry.size;
                 } else {
-                    write_with_holes(file, piece, at)?
-                };
-                self.applied.size += written;
+                    let (written, last) = write_with_holes(file, piece, at)?;
+                    self.applied.size += written;
+                    reached = last.unwrap_or(reached);
+                }
                 reader.consume(length);
                 at += length as u64;
                 self.unchecked += length as u64;
@@ -323,8 +327,7 @@ impl Writer {
                 }
             }
         }
-        // A hole at the end is not written.
-        if entry.size >= HOLE as u64 || entry.extents.is_some() {
+        if reached < entry.size {
             file.set_len(entry.size)?;
         }
         Ok(())
@@ -348,29 +351,36 @@ impl Writer {
     }
 }
 
-/// Writes at an offset, leaving out aligned pieces of zeros. Returns how many bytes were written.
-fn write_with_holes(file: &File, mut bytes: &[u8], mut at: u64) -> io::Result<u64> {
-    let mut written = 0;
+/// Writes at an offset of a new file, leaving out zeros: pieces between two boundaries of [`HOLE`] that are nothing else.
+/// Returns how many bytes were written, and where the last of them ended.
+fn write_with_holes(file: &File, mut bytes: &[u8], mut at: u64) -> io::Result<(u64, Option<u64>)> {
+    let (mut written, mut last) = (0, None);
+    // Where the bytes begin that are to be written together.
     let mut pending = (at, bytes);
     let mut length = 0;
-    let flush = |(at, bytes): (u64, &[u8]), length: usize| file.write_all_at(&bytes[..length], at);
+    let mut flush = |(at, bytes): (u64, &[u8]), length: usize| {
+        if length > 0 {
+            file.write_all_at(&bytes[..length], at)?;
+            written += length as u64;
+            last = Some(at + length as u64);
+        }
+        io::Result::Ok(())
+    };
     while !bytes.is_empty() {
-        // Up to the next boundary.
         let to_boundary = HOLE - usize::try_from(at % HOLE as u64).unwrap_or(0);
         let (piece, rest) = bytes.split_at(to_boundary.min(bytes.len()));
-        if piece.len() == HOLE && *piece == ZEROS {
+        at += piece.len() as u64;
+        if *piece == ZEROS[..piece.len()] {
             flush(pending, length)?;
             length = 0;
-            pending = (at + HOLE as u64, rest);
+            pending = (at, rest);
         } else {
             length += piece.len();
-            written += piece.len() as u64;
         }
-        at += piece.len() as u64;
         bytes = rest;
     }
     flush(pending, length)?;
-    Ok(written)
+    Ok((written, last))
 }
 
 /// A parent that is not a directory.

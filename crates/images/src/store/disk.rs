@@ -1,7 +1,13 @@
 //! How full the disk is, and what follows from it.
 
 use super::{Store, StoreError, at};
-use std::path::Path;
+use rustix::fs::FallocateFlags;
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+};
 
 /// Limits on the disk of a store, in percent as `df` counts them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +69,36 @@ impl Store {
             return Ok(());
         }
         Err(StoreError::Full { path: self.folder().to_owned(), percent, free: disk.free, limit })
+    }
+}
+
+/// Room that is kept for the index: on a disk that is full to the last byte, nothing could be noted, and so nothing
+/// removed.
+const RESERVE: u64 = 4 << 20;
+
+impl Store {
+    /// Makes the reserve, if there is room for it.
+    pub(crate) fn keep_reserve(&self) {
+        let path = self.part("reserve");
+        if path.exists() {
+            return;
+        }
+        let made = File::options().write(true).create_new(true).mode(0o600).open(&path);
+        let Ok(file) = made else { return };
+        if rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, RESERVE).is_err() {
+            // A part of it would be in the way for nothing.
+            drop(fs::remove_file(&path));
+        }
+    }
+
+    /// Gives the reserve up. Returns whether there was one.
+    pub(crate) fn spend_reserve(&self) -> Result<bool, StoreError> {
+        let path = self.part("reserve");
+        match fs::remove_file(&path) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(at("remove", &path)(error)),
+        }
     }
 }
 

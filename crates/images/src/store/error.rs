@@ -147,6 +147,14 @@ pub enum StoreError {
     },
 }
 
+impl StoreError {
+    /// Whether the disk has no room left for the index.
+    pub(crate) fn is_index_full(&self) -> bool {
+        let code = |error: &rusqlite::Error| error.sqlite_error_code();
+        matches!(self, Self::Index { source, .. } if code(source) == Some(rusqlite::ErrorCode::DiskFull))
+    }
+}
+
 /// An ingest could not become a blob.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {

@@ -26,10 +26,8 @@ pub struct Module {
 }
 
 /// Every module that keeps tables, in the order in which they are made.
-pub const MODULES: &[Module] = &[
-    Module { name: "store", steps: STEPS, roots: &["SELECT digest FROM images"] },
-    crate::client::downloads::MODULE,
-];
+pub const MODULES: &[Module] =
+    &[Module { name: "store", steps: STEPS, roots: &["SELECT digest FROM images"] }, crate::client::downloads::MODULE];
 
 const STEPS: &[&str] = &["
     CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;

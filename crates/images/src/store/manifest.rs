@@ -156,9 +156,10 @@ pub fn show(platform: &Platform) -> String {
 }
 
 fn document<T: DeserializeOwned>(kind: &'static str, digest: &Digest, bytes: &[u8]) -> Result<T, StoreError> {
-    serde_json::from_slice(bytes).map_err(|error| StoreError::Document {
-        kind,
-        digest: digest.clone(),
-        problem: error.to_string(),
-    })
+    let problem = |problem: String| StoreError::Document { kind, digest: digest.clone(), problem };
+    // The parser would take an array for an object whose fields come in order.
+    if bytes.iter().find(|b| !b.is_ascii_whitespace()).is_some_and(|b| *b != b'{') {
+        return Err(problem("it is not a JSON object".to_owned()));
+    }
+    serde_json::from_slice(bytes).map_err(|error| problem(error.to_string()))
 }

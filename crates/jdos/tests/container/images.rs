@@ -178,7 +178,10 @@ fn a_volume_of_the_image_begins_with_its_content_and_goes_with_the_container() {
     let name = application(&machine, &registry);
     let script = "ls -ln /srv/data | tail -n +2 | cut -c1-40; cat /srv/data/deep/file; echo more >> /srv/data/seed; cat /srv/data/again";
     let seen = run(&machine, &[&name, script]).ok();
-    assert!(seen.contains("1000     1001") && seen.contains("deep\n") && seen.ends_with("from the image\nmore"), "{seen}");
+    assert!(
+        seen.contains("1000     1001") && seen.contains("deep\n") && seen.ends_with("from the image\nmore"),
+        "{seen}"
+    );
     assert_eq!(fs::read_dir(machine.path("data/volumes")).unwrap().count(), 0, "it went with its container");
     assert_eq!(run(&machine, &[&name, "cat /srv/data/seed"]).ok(), "from the image", "the image is as it was");
     run(&machine, &["-v", "named:/srv/data", &name, "echo kept >> /srv/data/seed"]).ok();
@@ -198,10 +201,12 @@ fn one_set_of_layers_serves_containers_of_different_users() {
     let name = application(&machine, &registry);
     let layers = machine.path("data/images/layers");
     for (flags, owner) in [(&[][..], "1000"), (&["--userns", "host"], "1000"), (&["-u", "0"], "1000")] {
-        let words = [flags, &[name.as_str(), "stat -c %u /etc/passwd /srv/data; touch /srv/data/x && echo wrote"]].concat();
+        let words =
+            [flags, &[name.as_str(), "stat -c %u /etc/passwd /srv/data; touch /srv/data/x && echo wrote"]].concat();
         assert_eq!(run(&machine, &[&["-v", "/srv/data"], &words[..]].concat()).ok(), format!("0\n{owner}\nwrote"));
     }
-    let passwd: Vec<_> = fs::read_dir(&layers).unwrap().map(|layer| layer.unwrap().path().join("fs/etc/passwd")).collect();
+    let passwd: Vec<_> =
+        fs::read_dir(&layers).unwrap().map(|layer| layer.unwrap().path().join("fs/etc/passwd")).collect();
     let found: Vec<_> = passwd.iter().filter(|path| path.exists()).collect();
     assert_eq!(found.len(), 1, "unpacked once");
     assert_eq!(fs::metadata(found[0]).unwrap().uid(), 0, "and nobody's numbers but the image's are on disk");
@@ -235,14 +240,18 @@ fn what_is_not_there_is_said() {
     let machine = Machine::new();
     let registry = Registry::new(&machine);
     let name = application(&machine, &registry);
-    run(&machine, &["--pull", "never", &name]).code(125).says(&["there is no image", "--pull never", "jdos image pull"]);
+    run(&machine, &["--pull", "never", &name]).code(125).says(&[
+        "there is no image",
+        "--pull never",
+        "jdos image pull",
+    ]);
     run(&machine, &["local:x", "true"]).code(125).says(&["there is no image `local:x`"]);
     let missing = registry.name("shop/none:1");
     run(&machine, &[&missing, "true"]).code(125).says(&["has no shop/none:1", "MANIFEST_UNKNOWN"]);
     let outcome = machine.jdos(&["run", "--rm", "--network", "none", &name]);
     outcome.code(125).says(&["no secure connection", "--plain-http"]);
     run(&machine, &["--platform", "linux/s390x", &name]).code(125).says(&["is for linux/amd64"]);
-    image(&machine, &["pull", &missing]).code(3);
+    image(&machine, &["pull", "--plain-http", &missing]).code(3);
     image(&machine, &["pull", "127.0.0.1:1/x"]).code(7).says(&["nothing listens there"]);
     image(&machine, &["inspect", "local:x"]).code(3);
     assert!(machine.containers().is_empty());
@@ -322,7 +331,8 @@ fn images_are_named_listed_pushed_and_taken_away() {
     let machine = Machine::new();
     let registry = Registry::new(&machine);
     let name = application(&machine, &registry);
-    let pulled: Value = serde_json::from_str(&image(&machine, &["pull", "--plain-http", "--json", &name]).ok()).unwrap();
+    let pulled: Value =
+        serde_json::from_str(&image(&machine, &["pull", "--plain-http", "--json", &name]).ok()).unwrap();
     assert_eq!((&pulled[0]["image"], &pulled[0]["changed"]), (&json!(name), &json!(true)));
     let digest = pulled[0]["digest"].as_str().unwrap();
     let again = image(&machine, &["pull", "--plain-http", &name]);
@@ -333,7 +343,8 @@ fn images_are_named_listed_pushed_and_taken_away() {
     let second = registry.name("other/app:2");
     let pushed = image(&machine, &["push", "--plain-http", "mine:1", &second]).ok();
     assert!(pushed.contains(digest), "{pushed}");
-    let seen = command("skopeo", &["inspect", "--tls-verify=false", "--format", "{{.Digest}}", &format!("docker://{second}")]);
+    let seen =
+        command("skopeo", &["inspect", "--tls-verify=false", "--format", "{{.Digest}}", &format!("docker://{second}")]);
     assert_eq!(seen.trim(), digest);
     let hex = digest.trim_start_matches("sha256:");
     image(&machine, &["rm", &hex[..12]]).code(4).says(&["has 3 names", "--force"]);

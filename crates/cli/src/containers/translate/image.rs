@@ -51,7 +51,8 @@ pub fn complete(options: &mut CreateOptions, image: &FromImage, problems: &mut P
     options.env.splice(0..0, variables);
     let text = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     if options.workdir.is_none() {
-        options.workdir = text(config.working_dir()).map(|dir| if dir.starts_with('/') { dir } else { format!("/{dir}") });
+        options.workdir =
+            text(config.working_dir()).map(|dir| if dir.starts_with('/') { dir } else { format!("/{dir}") });
     }
     if options.user.is_none() {
         options.user = text(config.user());

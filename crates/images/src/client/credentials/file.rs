@@ -114,15 +114,17 @@ impl DockerConfig {
     }
 
     fn helper(&self, config: &Map<String, Value>, registry: &str) -> Result<Option<Helper>, CredentialError> {
-        let of_registry = config.get("credHelpers").and_then(|helpers| {
-            names(registry).iter().find_map(|name| helpers.get(name)).and_then(Value::as_str)
-        });
+        let of_registry = config
+            .get("credHelpers")
+            .and_then(|helpers| names(registry).iter().find_map(|name| helpers.get(name)).and_then(Value::as_str));
         let name = of_registry.or_else(|| config.get("credsStore").and_then(Value::as_str));
         match name.filter(|name| !name.is_empty()) {
             None => Ok(None),
             Some(name) => match Helper::new(name, self.deadline) {
                 Some(helper) => Ok(Some(helper)),
-                None => Err(self.malformed("the name of a credential helper has characters that no program's name has")),
+                None => {
+                    Err(self.malformed("the name of a credential helper has characters that no program's name has"))
+                }
             },
         }
     }
@@ -176,7 +178,8 @@ impl DockerConfig {
             if let Some(folder) = target.parent() {
                 fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
             }
-            let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+            let mut file =
+                fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
             file.write_all(&serde_json::to_vec_pretty(config)?)?;
             file.sync_all()?;
             fs::rename(&temporary, &target)

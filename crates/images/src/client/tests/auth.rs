@@ -11,7 +11,10 @@ fn given(user: &str, password: &str) -> CredentialSource {
 }
 
 async fn pull(machine: &Machine, name: &str, credentials: CredentialSource) -> Result<Pulled, ClientError> {
-    machine.client(|settings| settings.credentials = credentials).pull(&name.parse().unwrap(), &here(), &crate::Silent).await
+    machine
+        .client(|settings| settings.credentials = credentials)
+        .pull(&name.parse().unwrap(), &here(), &crate::Silent)
+        .await
 }
 
 #[tokio::test]
@@ -23,7 +26,9 @@ async fn passwords_where_they_are_asked_for() {
     assert!(matches!(error, ClientError::Denied { known: false, .. }), "{error:?}");
     assert_eq!(server.log().len(), 1, "no credentials, no second try");
     let error = pull(&machine, &name, given("me", "wrong-one")).await.unwrap_err();
-    assert!(matches!(error, ClientError::Denied { known: true, .. }) && !format!("{error:?}{error}").contains("wrong-one"));
+    assert!(
+        matches!(error, ClientError::Denied { known: true, .. }) && !format!("{error:?}{error}").contains("wrong-one")
+    );
     assert_eq!(server.log().len(), 3, "tried once, with and without");
     pull(&machine, &name, given("me", "s3cret")).await.unwrap();
     assert!(machine.has(&name));
@@ -39,7 +44,10 @@ async fn tokens_are_asked_for_once_and_renewed() {
     client.pull(&name.parse().unwrap(), &here(), &crate::Silent).await.unwrap();
     assert_eq!(server.count("GET", "/token"), 1, "manifest, configuration and layer with one token");
     let asked = server.log().into_iter().find(|one| one.target.starts_with("/token")).unwrap();
-    assert!(asked.target.contains("service=test") && asked.target.contains("scope=repository%3Aa%3Apull&"), "{asked:?}");
+    assert!(
+        asked.target.contains("service=test") && asked.target.contains("scope=repository%3Aa%3Apull&"),
+        "{asked:?}"
+    );
     server.expire();
     client.pull(&name.parse().unwrap(), &here(), &crate::Silent).await.unwrap();
     assert_eq!(server.count("GET", "/token"), 2);

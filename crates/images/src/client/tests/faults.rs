@@ -61,10 +61,20 @@ async fn a_cut_download_goes_on_where_it_was() {
     }
     machine.pull(&name, &watched).await.unwrap();
     assert!(machine.has(&name));
-    let ranges: Vec<_> = server.log().iter().filter(|one| one.target.contains(&layer)).map(|one| one.header("range").to_owned()).collect();
+    let ranges: Vec<_> = server
+        .log()
+        .iter()
+        .filter(|one| one.target.contains(&layer))
+        .map(|one| one.header("range").to_owned())
+        .collect();
     assert_eq!(ranges[0], "");
-    assert_eq!(ranges[1..4], ["bytes=1000000-", "bytes=1700000-", "bytes=1700010-"], "more cuts than attempts, as something came each time");
-    let tag = server.log().iter().filter(|one| one.target.contains(&layer)).nth(1).unwrap().header("if-range").to_owned();
+    assert_eq!(
+        ranges[1..4],
+        ["bytes=1000000-", "bytes=1700000-", "bytes=1700010-"],
+        "more cuts than attempts, as something came each time"
+    );
+    let tag =
+        server.log().iter().filter(|one| one.target.contains(&layer)).nth(1).unwrap().header("if-range").to_owned();
     assert_eq!(tag, format!("\"{layer}\""));
 }
 
@@ -151,7 +161,9 @@ async fn unknown_kinds_are_named() {
     server.manifest("a", "two", media::OCI_MANIFEST, br#"{"schemaVersion":2,"mediaType":"application/x-other"}"#);
     server.manifest("a", "index", media::OCI_MANIFEST, br#"{"schemaVersion":2,"manifests":[]}"#);
     server.manifest("a", "big", media::OCI_MANIFEST, &vec![b' '; 5 << 20]);
-    for (tag, part) in [("old", old), ("html", "text/html"), ("two", "x-other"), ("index", "is not"), ("big", "4096 KiB")] {
+    for (tag, part) in
+        [("old", old), ("html", "text/html"), ("two", "x-other"), ("index", "is not"), ("big", "4096 KiB")]
+    {
         let error = machine.pull(&format!("{}/a:{tag}", server.host()), &watched).await.unwrap_err();
         assert!(error.to_string().contains(part), "{tag}: {error}");
     }
@@ -211,5 +223,8 @@ async fn blobs_are_taken_from_a_related_repository() {
     server.fault("HEAD", "/blobs/", Fault::Status(404, ""));
     let other = format!("{}/other:1", server.host()).parse().unwrap();
     machine.client(|_| ()).push(&pulled.target, &other, Arc::new(crate::Silent)).await.unwrap();
-    assert_eq!((server.count("POST", "from=base"), server.count("PATCH", ""), server.count("PUT", "/uploads/")), (2, 0, 0));
+    assert_eq!(
+        (server.count("POST", "from=base"), server.count("PATCH", ""), server.count("PUT", "/uploads/")),
+        (2, 0, 0)
+    );
 }

@@ -118,7 +118,11 @@ async fn an_index_of_several_platforms_goes_both_ways() {
     assert!(has(&two));
     let error = theirs
         .client(patient)
-        .pull(&name, &Platforms::One(serde_json::from_str(r#"{"os":"linux","architecture":"riscv64"}"#).unwrap()), &crate::Silent)
+        .pull(
+            &name,
+            &Platforms::One(serde_json::from_str(r#"{"os":"linux","architecture":"riscv64"}"#).unwrap()),
+            &crate::Silent,
+        )
         .await
         .unwrap_err();
     let causes = format!("{error} {}", std::error::Error::source(&error).unwrap());

@@ -336,7 +336,8 @@ impl Connection {
                 (given == format!("Basic {}", STANDARD.encode(pair)), "Basic realm=\"test\"".to_owned())
             }
             Door::Token(_) | Door::Never => {
-                let good = given.strip_prefix("Bearer ").is_some_and(|token| state.tokens.iter().any(|one| one == token));
+                let good =
+                    given.strip_prefix("Bearer ").is_some_and(|token| state.tokens.iter().any(|one| one == token));
                 let challenge = format!("Bearer realm=\"http://{}/token\",service=\"test\"", self.address);
                 (good && !matches!(state.door, Door::Never), challenge)
             }
@@ -355,7 +356,9 @@ fn token(state: &mut State, request: &Request, body: &[u8]) -> Answer {
         _ => "",
     };
     let identity = String::from_utf8_lossy(body).contains("refresh_token=identity");
-    let good = wanted.is_empty() || identity || request.header("authorization") == format!("Basic {}", STANDARD.encode(wanted));
+    let good = wanted.is_empty()
+        || identity
+        || request.header("authorization") == format!("Basic {}", STANDARD.encode(wanted));
     if !good {
         return error(401, "UNAUTHORIZED");
     }
@@ -366,7 +369,8 @@ fn token(state: &mut State, request: &Request, body: &[u8]) -> Answer {
 }
 
 fn blob_answer(blob: &[u8], range: &str, whole: bool) -> Answer {
-    let from = range.strip_prefix("bytes=").and_then(|range| range.strip_suffix('-')).and_then(|from| from.parse().ok());
+    let from =
+        range.strip_prefix("bytes=").and_then(|range| range.strip_suffix('-')).and_then(|from| from.parse().ok());
     match from.filter(|_| !whole) {
         None => answer(200).body(blob.to_vec()),
         Some(from) if from >= blob.len() => answer(416),

@@ -214,14 +214,13 @@ fn read_error(path: &[u8], source: io::Error) -> PackError {
 /// Takes over the attributes that are part of an image; returns whether the directory is opaque.
 fn attributes(file: BorrowedFd<'_>, entry: &mut Entry) -> Result<bool, PackError> {
     let fail = |error: Errno| PackError::Read { entry: shown(&entry.path), source: error.into() };
-    let mut list = Vec::new();
+    // Never empty: an empty buffer asks for the size alone.
+    let mut list = vec![0; 4096];
     let names = loop {
         match fs::flistxattr(file, &mut list) {
-            Ok(length) if length <= list.len() && !list.is_empty() => break &list[..length],
-            Ok(0) => break &[][..],
-            // The list was measured, or grew meanwhile.
-            Ok(length) => list.resize(length + 256, 0),
-            Err(Errno::RANGE) => list.resize(list.len() * 2 + 256, 0),
+            Ok(length) => break &list[..length],
+            // The kernel's own limit is 64 KiB.
+            Err(Errno::RANGE) if list.len() < 1 << 20 => list.resize(list.len() * 4, 0),
             Err(Errno::NOTSUP) => break &[][..],
             Err(error) => return Err(fail(error)),
         }

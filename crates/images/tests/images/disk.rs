@@ -1,0 +1,90 @@
+//! A disk that is really full.
+
+use crate::support::*;
+use images::{
+    Owner, Silent, Store, StoreError,
+    collect::{Options, run},
+    layer::UnpackError,
+    store::Watermarks,
+};
+use std::{fs, io::Write, path::PathBuf, time::Duration};
+
+/// A file system of a few megabytes in memory.
+struct Small(PathBuf);
+
+impl Small {
+    fn mount(on: PathBuf, size: &str) -> Self {
+        fs::create_dir_all(&on).unwrap();
+        crate::support::run("mount", &["-t", "tmpfs", "-o", &format!("size={size}"), "small", on.to_str().unwrap()]);
+        Self(on)
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        crate::support::run("umount", &[self.0.to_str().unwrap()]);
+    }
+}
+
+const NEVER: Watermarks = Watermarks { collect: 101, refuse: 101 };
+const NOW: Options = Options { grace: Duration::ZERO, ingest: Duration::ZERO };
+
+#[test]
+fn every_operation_fails_clean_on_a_full_disk_and_goes_on_after_a_collection() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Small::mount(folder.path().join("disk"), "24m");
+    let store = Store::open_with(&disk.0.join("images"), NEVER).unwrap();
+    let kept = {
+        let lease = store.lease(Owner::Process).unwrap();
+        let target = image(&lease, &[Layer::gzip(tar(&[file("small", &[1; 1000])]))]);
+        store.tag(&name("kept"), &target).unwrap();
+        // Unpacks to more than there is room for.
+        let noise: Vec<u8> = (0..8u64 << 20).map(|n| u8::try_from((n * n) >> 7 & 0xff).unwrap() | 1).collect();
+        let entries: Vec<_> = (0..4).map(|n| file(&format!("f{n}"), &noise)).collect();
+        let large = image(&lease, &[Layer::zstd(tar(&entries))]);
+        let (manifest, configuration) = documents(&store, &large);
+        let error = store.unpack(&lease, &manifest, &configuration, &Silent).unwrap_err();
+        assert!(matches!(&error, UnpackError::Write { entry, .. } if entry.starts_with('f')), "{}", chain(&error));
+        assert!(chain(&error).contains("No space left"), "{}", chain(&error));
+        assert!(list(&store.folder().join("layers")).is_empty());
+        // Fill what is left to the last byte.
+        let mut ingest = store.ingest().unwrap();
+        let error = loop {
+            if let Err(error) = ingest.write_all(&noise[..4096]) {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+        target
+    };
+    // Whatever is tried now fails or works, but the image stays as it is.
+    let tried = store.lease(Owner::Process).and_then(|lease| {
+        let mut ingest = store.ingest()?;
+        drop(ingest.write_all(&[7; 100_000]));
+        ingest.commit_as(model::image::Algorithm::Sha256, &lease).map(drop)
+    });
+    if let Err(error) = tried {
+        assert!(matches!(error, StoreError::Io { .. } | StoreError::Index { .. }), "{error}");
+    }
+    let report = run(&store, &NOW).unwrap_or_else(|error| panic!("a full disk can be collected: {}", chain(&error)));
+    assert!(report.freed > 10 << 20, "{report:?}");
+    let lease = store.lease(Owner::Process).unwrap();
+    let (manifest, configuration) = documents(&store, &kept);
+    let layers = store.unpack(&lease, &manifest, &configuration, &Silent).unwrap();
+    assert_eq!(list(&layers[0]), ["small"]);
+    put(&lease, &[1; 1 << 20]);
+}
+
+#[test]
+fn nothing_is_taken_in_past_the_watermark() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Small::mount(folder.path().join("disk"), "80m");
+    let store = Store::open(&disk.0.join("images")).unwrap();
+    assert!(!store.wants_collection().unwrap());
+    fs::write(disk.0.join("other"), vec![1; 70 << 20]).unwrap();
+    assert!(store.wants_collection().unwrap());
+    let error = store.ingest().unwrap_err();
+    assert!(error.to_string().contains("no content is taken in at 90 %"), "{error}");
+    fs::remove_file(disk.0.join("other")).unwrap();
+    store.ingest().unwrap();
+}
