@@ -34,7 +34,7 @@ const fn program(name: &'static str, packages: [&'static str; 4]) -> Need {
     Need { what: Sign::Program(name), debian, fedora, arch, suse }
 }
 
-const NEEDS: [Need; 14] = [
+const NEEDS: [Need; 16] = [
     program("cc", ["gcc", "gcc", "gcc", "gcc"]),
     Need {
         what: Sign::File(&["/usr/lib/x86_64-linux-gnu/libc.a", "/usr/lib64/libc.a", "/usr/lib/libc.a"]),
@@ -53,6 +53,14 @@ const NEEDS: [Need; 14] = [
     program("openssl", ["openssl", "openssl", "openssl", "openssl"]),
     program("skopeo", ["skopeo", "skopeo", "skopeo", "skopeo"]),
     program("docker-registry", ["docker-registry", "docker-distribution", "distribution", "distribution-registry"]),
+    program("mmdebstrap", ["mmdebstrap", "mmdebstrap", "mmdebstrap", "mmdebstrap"]),
+    Need {
+        what: Sign::File(&["/usr/share/keyrings/debian-archive-keyring.gpg"]),
+        debian: "debian-archive-keyring",
+        fedora: "debian-keyring",
+        arch: "debian-archive-keyring",
+        suse: "debian-keyring",
+    },
     program("xz", ["xz-utils", "xz", "xz", "xz"]),
     program("python3", ["python3-venv", "python3", "python", "python3"]),
 ];

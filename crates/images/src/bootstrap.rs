@@ -14,6 +14,7 @@ mod difference;
 mod document;
 mod error;
 mod extras;
+mod keystore;
 mod lists;
 mod plan;
 mod recipe;

@@ -1,7 +1,7 @@
 //! From the archive that mmdebstrap writes to the entries of a layer: names without `./`, times not later than the
 //! image's, without what says something about this machine or this moment, and with what an image has besides.
 
-use super::{BootstrapError, Kind};
+use super::{BootstrapError, Kind, keystore};
 use crate::{
     layer::PackError,
     tarball::{Entry, Kind as EntryKind, Limits, Reader, TarError},
@@ -101,12 +101,15 @@ impl Rules {
     }
 }
 
+/// The largest file that is looked at as a whole, in bytes.
+const MOST_WHOLE: u64 = 16 << 20;
+
 /// Shows the entries of an archive to `visitor`.
 pub(super) fn visit<R: BufRead>(source: R, rules: &Rules, visitor: &mut impl Visitor) -> Result<(), TreeError> {
     let mut reader = Reader::new(source, Limits::default());
     while let Some(mut entry) = reader.entry().map_err(TreeError::Archive)? {
         entry.path = normal(&entry.path, entry.kind);
-        let name = entry.path.strip_suffix(b"/").unwrap_or(&entry.path);
+        let name = name_of(&entry);
         if name.is_empty() || rules.additions.contains_key(&entry.path) || !rules.keeps(name, &entry) {
             continue;
         }
@@ -115,14 +118,24 @@ pub(super) fn visit<R: BufRead>(source: R, rules: &Rules, visitor: &mut impl Vis
         }
         entry.mtime = entry.mtime.min(rules.epoch);
         visitor.entry(&entry)?;
+        // One file is looked at as a whole.
+        let mut whole =
+            (rules.kind.is_some() && name_of(&entry) == keystore::PATH && entry.size <= MOST_WHOLE).then(Vec::new);
         loop {
             let bytes = reader.data(u64::MAX).map_err(TreeError::Archive)?;
             if bytes.is_empty() {
                 break;
             }
-            visitor.data(bytes)?;
+            match &mut whole {
+                Some(whole) => whole.extend_from_slice(bytes),
+                None => visitor.data(bytes)?,
+            }
             let length = bytes.len();
             reader.consume(length);
+        }
+        if let Some(mut whole) = whole.filter(|whole| !whole.is_empty()) {
+            keystore::stamp(&mut whole, rules.epoch);
+            visitor.data(&whole)?;
         }
     }
     reader.finish().map_err(TreeError::Archive)?;
@@ -133,6 +146,10 @@ pub(super) fn visit<R: BufRead>(source: R, rules: &Rules, visitor: &mut impl Vis
         }
     }
     Ok(())
+}
+
+fn name_of(entry: &Entry) -> &[u8] {
+    entry.path.strip_suffix(b"/").unwrap_or(&entry.path)
 }
 
 /// `./usr/bin/` becomes `usr/bin/`; directories end in a slash.

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that can not go on fails")]
 
 mod archives;
+mod bootstrap;
 mod collect;
 mod disk;
 mod fuzz;
