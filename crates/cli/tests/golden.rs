@@ -69,7 +69,22 @@ fn help() {
 #[test]
 fn help_of_images() {
     compare("help-image", &["jdos image --help"]);
-    let verbs = ["ls", "inspect", "pull", "push", "tag", "rm", "import", "export", "prune", "df", "login", "logout"];
+    let verbs = [
+        "ls",
+        "inspect",
+        "pull",
+        "push",
+        "tag",
+        "rm",
+        "import",
+        "export",
+        "unpack",
+        "bootstrap",
+        "prune",
+        "df",
+        "login",
+        "logout",
+    ];
     for verb in verbs {
         compare(&format!("help-image-{verb}"), &[&format!("jdos image {verb} --help")]);
     }
@@ -95,6 +110,12 @@ fn images_that_are_not_there() {
             "jdos image export web -o /tmp/web.tar",
             "jdos image import /no/such/file",
             "jdos image prune --grace soon",
+            "jdos image bootstrap pyton",
+            "jdos image bootstrap cc:Trixie",
+            "jdos image bootstrap cc --package -x",
+            "jdos image bootstrap cc --package a,b",
+            "jdos image bootstrap cc --mirror ftp://mirror.test/debian",
+            "jdos image bootstrap cc --security-mirror http://mirror.test/debian-security",
             "jdos image pul web",
             "jdos container run web",
             "jdos container run --pull never registry.invalid/web:1",
