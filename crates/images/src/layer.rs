@@ -7,6 +7,8 @@
 //! layer without marker is nothing.
 
 mod apply;
+mod error;
+mod meter;
 mod pack;
 mod path;
 mod stream;
@@ -17,9 +19,11 @@ pub(crate) use stream::{Encoding, decoder};
 pub(crate) use unpack::marker;
 
 pub(crate) use pack::pack_stream;
+pub use error::{Refusal, UnpackError};
+pub use meter::Limits;
 pub use pack::{Compression, PackError, PackOptions, Packed, pack};
 pub use path::{PathError, sanitise};
-pub use unpack::{Limits, Refusal, UnpackError, UnpackOptions};
+pub use unpack::UnpackOptions;
 
 /// Which device nodes an archive may make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

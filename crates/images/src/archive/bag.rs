@@ -241,6 +241,10 @@ fn take<R: io::BufRead>(
     expected: Option<&Digest>,
     progress: &dyn Progress,
 ) -> Result<Blob, ArchiveError> {
+    if let Some(known) = expected.map(|digest| lease.hold(digest)).transpose()?.flatten() {
+        progress.event(Event::Layer { digest: &known.digest, size: known.size, state: LayerState::Exists });
+        return Ok(known);
+    }
     let algorithm = expected.map_or(Algorithm::Sha256, Digest::algorithm);
     let mut ingest = lease.store().ingest_as(algorithm)?;
     if let Err(error) = copy(reader, &mut ingest, entry) {

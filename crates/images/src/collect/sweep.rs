@@ -272,19 +272,21 @@ fn adopt_layer(store: &Store, path: &Path, name: &str, report: &mut Report) -> R
 fn sweep_ingests(store: &Store, options: &Options, report: &mut Report) -> Result<(), StoreError> {
     for folder in entries(&store.part("ingest"))? {
         let (data, lock_path) = (folder.join("data"), folder.join("lock"));
-        let old = |path: &Path| is_older(path, options.ingest);
-        match lock::try_existing(&lock_path).map_err(at("lock", &lock_path))? {
-            lock::Existing::Free(_lock) if if data.exists() { old(&data) } else { old(&folder) } => {
-                let bytes = size(&data);
-                ingest::remove(&folder)?;
-                report.add(ItemKind::Ingest, name(&folder), bytes);
-            }
-            // Killed before it had a lock, or while it was removed.
-            lock::Existing::Gone if old(&folder) => {
-                ingest::remove(&folder)?;
-                report.add(ItemKind::Ingest, name(&folder), 0);
-            }
-            _ => {}
+        // Killed before it had data, the folder tells how old it is.
+        let old = || if data.exists() { is_older(&data, options.ingest) } else { is_older(&folder, options.ingest) };
+        if !old() {
+            continue;
+        }
+        // Made if it is not there: whoever begins this ingest at this moment waits, and finds its folder gone.
+        let held = match lock::try_take(&lock_path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            other => other.map_err(at("lock", &lock_path))?,
+        };
+        // The folder is young again by the lock file, if that was not there.
+        if held.is_some() && (!data.exists() || is_older(&data, options.ingest)) {
+            let bytes = size(&data);
+            ingest::remove(&folder)?;
+            report.add(ItemKind::Ingest, name(&folder), bytes);
         }
     }
     Ok(())

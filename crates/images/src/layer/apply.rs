@@ -1,10 +1,11 @@
 //! From the entries of an archive to files of a tree.
 
 use super::{
-    Devices, OPAQUE, OPAQUE_ATTRIBUTE, WHITEOUT, keeps_attribute,
+    Devices, OPAQUE, OPAQUE_ATTRIBUTE, WHITEOUT,
+    error::Refusal,
+    keeps_attribute,
     path::sanitise,
     tree::{self, Attributes, Tree, fd},
-    unpack::Refusal,
 };
 use crate::tarball::{Entry, Kind, Reader, TarError};
 use rustix::fs::FileType;

@@ -1,22 +1,23 @@
 //! Unpacking the layers of an image.
 
 use super::{
-    Devices, PathError,
+    Devices, Limits, UnpackError,
     apply::{self, ApplyError},
+    meter::{Metered, bomb},
     stream,
 };
 use crate::{
     media,
     progress::{Event, LayerState, Progress},
     store::{Blob, Lease, Store, StoreError, at, digest_in, index, index::Table, layer_name, lock, random_name},
-    tarball::{self, Reader, TarError},
+    tarball::{self, Reader},
 };
 use model::image::Digest;
 use oci_spec::image::{ImageConfiguration, ImageManifest};
 use std::{
     collections::HashMap,
     fs::{self, DirBuilder, File},
-    io::{self, BufRead, Read},
+    io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{
@@ -26,25 +27,6 @@ use std::{
     thread,
 };
 
-/// What an archive may cost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Entries of one layer.
-    pub entries: u64,
-    /// Plain bytes of one layer.
-    pub bytes: u64,
-    /// How many times larger than its compressed form a layer may be, once it is larger than [`Limits::free`].
-    pub ratio: u64,
-    /// Bytes below which the ratio does not matter.
-    pub free: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { entries: 5_000_000, bytes: 512 << 30, ratio: 300, free: 4 << 30 }
-    }
-}
-
 /// How to unpack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct UnpackOptions {
@@ -52,112 +34,6 @@ pub struct UnpackOptions {
     pub devices: Devices,
     /// What an archive may cost.
     pub limits: Limits,
-}
-
-/// Why an entry of an archive is not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// Its name.
-    #[error("{0}")]
-    Path(PathError),
-    /// The target of a hard link.
-    #[error("it is a hard link out of the layer: {0}")]
-    LinkTarget(PathError),
-    /// A hard link to nothing that is in the layer.
-    #[error("it is a hard link to something that the layer does not have before it")]
-    LinkMissing,
-    /// A parent is a symbolic link or a file of this layer.
-    #[error("its name leads through a link or a file")]
-    ThroughLink,
-    /// A directory would have to go.
-    #[error("it would replace a directory")]
-    ReplacesDirectory,
-    /// A file would have to go for a directory.
-    #[error("it is a directory, or something in one, where the layer has a file")]
-    ReplacedByDirectory,
-    /// The root of the layer is not a directory.
-    #[error("the root of a layer must be a directory")]
-    Root,
-    /// A whiteout that is none.
-    #[error("it is a malformed whiteout")]
-    Whiteout,
-    /// A device node.
-    #[error("it is the device node {kind} {major}:{minor}, which images may not have here")]
-    Device {
-        /// `b` or `c`.
-        kind: char,
-        /// Major number.
-        major: u32,
-        /// Minor number.
-        minor: u32,
-    },
-    /// An attribute that is the kernel's own.
-    #[error("it has an attribute trusted.overlay.*")]
-    OverlayAttribute,
-    /// An attribute that no file system takes.
-    #[error("it has an extended attribute larger than 64 KiB")]
-    AttributeTooLarge,
-    /// A bomb.
-    #[error("the layer unpacks to more than {0} bytes")]
-    TooLarge(u64),
-    /// A bomb.
-    #[error("the layer unpacks to more than {0} times its compressed size")]
-    TooCompressed(u64),
-}
-
-/// Layers could not be unpacked. Nothing of the layer that failed is left.
-#[derive(Debug, thiserror::Error)]
-pub enum UnpackError {
-    /// The archive has something that is not taken.
-    #[error("layer {layer} is refused: entry `{entry}`")]
-    Refused {
-        /// The layer's blob.
-        layer: Digest,
-        /// Name of the entry.
-        entry: String,
-        /// Why.
-        #[source]
-        source: Refusal,
-    },
-    /// The archive is malformed, or can not be decompressed.
-    #[error("layer {layer} can not be read")]
-    Archive {
-        /// The layer's blob.
-        layer: Digest,
-        /// Where and why.
-        #[source]
-        source: TarError,
-    },
-    /// A file can not be made.
-    #[error("layer {layer}: can not make `{entry}`")]
-    Write {
-        /// The layer's blob.
-        layer: Digest,
-        /// Name of the entry.
-        entry: String,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-    /// The layer is not the one that the configuration means.
-    #[error("layer {layer} has diff id {found}, but the image's configuration says {expected}")]
-    DiffId {
-        /// The layer's blob.
-        layer: Digest,
-        /// In the configuration.
-        expected: Digest,
-        /// In the layer.
-        found: Digest,
-    },
-    /// The manifest can not be unpacked at all.
-    #[error("the image can not be unpacked: {problem}")]
-    Manifest {
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// The store.
-    #[error(transparent)]
-    Store(#[from] StoreError),
 }
 
 /// One layer of an image.
@@ -459,59 +335,4 @@ fn layers_of(manifest: &ImageManifest, configuration: &ImageConfiguration) -> Re
         Ok(Layer { blob: digest_in(descriptor)?, size: descriptor.size(), diff_id })
     };
     manifest.layers().iter().zip(diff_ids).map(layer).collect()
-}
-
-/// Counts plain bytes against the limits, and reports progress.
-struct Metered<'a, 's, F> {
-    plain: &'a mut stream::Stream,
-    taken: u64,
-    reported: u64,
-    limits: Limits,
-    compressed: &'s AtomicU64,
-    report: F,
-}
-
-/// Passed through the reader as the cause of an input error.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Bomb(Refusal);
-
-fn bomb(error: &TarError) -> Option<(String, Refusal)> {
-    let TarError::Io { entry, source, .. } = error else { return None };
-    let bomb = source.get_ref()?.downcast_ref::<Bomb>()?;
-    Some((entry.clone(), bomb.0))
-}
-
-const REPORT_EACH: u64 = 4 << 20;
-
-impl<F: Fn(LayerState<'static>)> BufRead for Metered<'_, '_, F> {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        let limits = self.limits;
-        if self.taken > limits.bytes {
-            return Err(io::Error::other(Bomb(Refusal::TooLarge(limits.bytes))));
-        }
-        if self.taken > limits.free {
-            let compressed = self.compressed.load(Ordering::Relaxed).max(1);
-            if self.taken / compressed > limits.ratio {
-                return Err(io::Error::other(Bomb(Refusal::TooCompressed(limits.ratio))));
-            }
-        }
-        if self.taken - self.reported >= REPORT_EACH {
-            self.reported = self.taken;
-            (self.report)(LayerState::Unpack { done: self.compressed.load(Ordering::Relaxed) });
-        }
-        self.plain.fill_buf()
-    }
-    fn consume(&mut self, length: usize) {
-        self.taken += length as u64;
-        self.plain.consume(length);
-    }
-}
-
-impl<F: Fn(LayerState<'static>)> Read for Metered<'_, '_, F> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = Read::read(&mut self.fill_buf()?, buffer)?;
-        self.consume(length);
-        Ok(length)
-    }
 }

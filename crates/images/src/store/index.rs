@@ -163,10 +163,10 @@ impl Index {
 pub(crate) fn touch(transaction: &Transaction<'_>, table: Table, digest: &Digest) -> rusqlite::Result<bool> {
     let sql = match table {
         Table::Blobs => {
-            "UPDATE blobs SET touched = max(touched, ?2), epoch = (SELECT value FROM counters WHERE name = 'epoch') WHERE digest = ?1"
+            "UPDATE blobs SET touched = ?2, epoch = (SELECT value FROM counters WHERE name = 'epoch') WHERE digest = ?1"
         }
         Table::Layers => {
-            "UPDATE layers SET touched = max(touched, ?2), epoch = (SELECT value FROM counters WHERE name = 'epoch') WHERE digest = ?1"
+            "UPDATE layers SET touched = ?2, epoch = (SELECT value FROM counters WHERE name = 'epoch') WHERE digest = ?1"
         }
     };
     Ok(transaction.prepare_cached(sql)?.execute(params![digest.as_str(), super::now()])? > 0)
@@ -176,9 +176,9 @@ pub(crate) fn touch(transaction: &Transaction<'_>, table: Table, digest: &Digest
 pub(crate) fn insert(transaction: &Transaction<'_>, table: Table, digest: &Digest, size: u64) -> rusqlite::Result<()> {
     let sql = match table {
         Table::Blobs => "INSERT INTO blobs (digest, size, touched, epoch) VALUES (?1, ?3, ?2, (SELECT value FROM counters WHERE name = 'epoch'))
-             ON CONFLICT (digest) DO UPDATE SET size = ?3, touched = max(touched, ?2), epoch = excluded.epoch",
+             ON CONFLICT (digest) DO UPDATE SET size = ?3, touched = ?2, epoch = excluded.epoch",
         Table::Layers => "INSERT INTO layers (digest, size, touched, epoch) VALUES (?1, ?3, ?2, (SELECT value FROM counters WHERE name = 'epoch'))
-             ON CONFLICT (digest) DO UPDATE SET size = ?3, touched = max(touched, ?2), epoch = excluded.epoch",
+             ON CONFLICT (digest) DO UPDATE SET size = ?3, touched = ?2, epoch = excluded.epoch",
     };
     transaction.prepare_cached(sql)?.execute(params![digest.as_str(), super::now(), size])?;
     Ok(())

@@ -60,15 +60,29 @@ impl Store {
     /// reads them again.
     pub fn ingest_as(&self, algorithm: Algorithm) -> Result<Ingest, StoreError> {
         self.check_room()?;
-        let id = IngestId(random_name()?);
+        // A collection that spares nothing may take the folder before it is locked.
+        for _ in 0..100 {
+            if let Some(ingest) = self.begin(IngestId(random_name()?), algorithm)? {
+                return Ok(ingest);
+            }
+        }
+        let folder = self.part("ingest");
+        Err(at("begin an ingest in", &folder)(io::ErrorKind::ResourceBusy.into()))
+    }
+
+    fn begin(&self, id: IngestId, algorithm: Algorithm) -> Result<Option<Ingest>, StoreError> {
         let folder = self.ingest_folder(&id);
         fs::create_dir(&folder).map_err(at("make folder", &folder))?;
         let lock_path = folder.join("lock");
-        let lock = lock::take(&lock_path).map_err(at("lock", &lock_path))?;
+        let lock = match lock::take(&lock_path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.map_err(at("lock", &lock_path))?,
+        };
         let path = folder.join("data");
         let data = OpenOptions::new().read(true).write(true).create_new(true).mode(0o400).open(&path);
         let data = data.map_err(at("make", &path))?;
-        Ok(Ingest { store: self.clone(), id, folder, data, written: 0, hasher: Hasher::new(algorithm), _lock: lock })
+        let hasher = Hasher::new(algorithm);
+        Ok(Some(Ingest { store: self.clone(), id, folder, data, written: 0, hasher, _lock: lock }))
     }
 
     /// Goes on with an ingest that was dropped, by this or another process. `None`: there is no such ingest.

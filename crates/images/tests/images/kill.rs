@@ -152,8 +152,19 @@ fn build(store: &Store, folder: &Path, number: u64, random: &mut Random) {
     }
 }
 
-fn start(folder: &Path, number: u64, seed: u64) -> Child {
-    Command::new(std::env::current_exe().unwrap())
+/// A child that does not outlive the test, also when that fails.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+fn start(folder: &Path, number: u64, seed: u64) -> Running {
+    let child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "kill::child", "--ignored", "--nocapture", "--test-threads=1"])
         .env("IMAGES_KILL_STORE", folder)
         .env("IMAGES_KILL_CHILD", number.to_string())
@@ -161,8 +172,8 @@ fn start(folder: &Path, number: u64, seed: u64) -> Child {
         .env("RUST_BACKTRACE", "0")
         .stdout(Stdio::null())
         .stderr(fs::OpenOptions::new().append(true).create(true).open(folder.join("errors")).unwrap())
-        .spawn()
-        .unwrap()
+        .spawn();
+    Running(child.unwrap())
 }
 
 #[test]
@@ -176,7 +187,7 @@ fn nothing_is_lost_when_processes_are_killed() {
     let context =
         || format!("seed {seed}; the children say: {}", fs::read_to_string(folder.join("errors")).unwrap_or_default());
     for round in 0..rounds {
-        let mut children: Vec<Child> =
+        let mut children: Vec<Running> =
             (0..CHILDREN).map(|number| start(folder, number, random.below(u64::MAX >> 34))).collect();
         // Some die early and are replaced, as clients come and go.
         for _ in 0..random.below(6) {
@@ -191,6 +202,15 @@ fn nothing_is_lost_when_processes_are_killed() {
         }
         check(&store, folder, round, &context);
     }
+    // It was no idle exercise.
+    let pushed = acknowledged(folder);
+    let rows = "SELECT (SELECT value FROM counters WHERE name = 'epoch'), (SELECT seq FROM sqlite_sequence WHERE name = 'leases')";
+    let (collections, leases): (u64, u64) = store
+        .index()
+        .read("count", |connection| connection.query_row(rows, (), |row| Ok((row.get(0)?, row.get(1)?))))
+        .unwrap();
+    println!("{rounds} rounds: {collections} collections, {leases} leases, {pushed} pushes acknowledged");
+    assert!(collections > rounds && pushed > rounds, "the children had no time; {}", context());
     // Nothing but what the names need.
     for image in store.images().unwrap() {
         store.untag(&image.name).unwrap();
@@ -209,8 +229,14 @@ fn nothing_is_lost_when_processes_are_killed() {
     assert_eq!(rows, 0, "{}", context());
 }
 
+fn acknowledged(folder: &Path) -> u64 {
+    let notes =
+        (0..CHILDREN).map(|number| fs::read_to_string(folder.join(format!("notes-{number}"))).unwrap_or_default());
+    notes.map(|notes| notes.lines().filter(|line| line.starts_with("done ")).count() as u64).sum()
+}
+
 /// Kills it; it must not have ended by itself.
-fn end(child: &mut Child, context: &dyn Fn() -> String) {
+fn end(Running(child): &mut Running, context: &dyn Fn() -> String) {
     child.kill().unwrap();
     let status = child.wait().unwrap();
     let signal = std::os::unix::process::ExitStatusExt::signal(&status);
