@@ -18,9 +18,9 @@ mod unpack;
 pub(crate) use stream::{Encoding, decoder};
 pub(crate) use unpack::marker;
 
-pub(crate) use pack::pack_stream;
 pub use error::{Refusal, UnpackError};
 pub use meter::Limits;
+pub(crate) use pack::pack_stream;
 pub use pack::{Compression, PackError, PackOptions, Packed, pack};
 pub use path::{PathError, sanitise};
 pub use unpack::UnpackOptions;
