@@ -80,14 +80,14 @@ pub enum BootstrapError {
         source: Said,
     },
     /// The disk is too full.
-    #[error("{} has {free} bytes free; making this image takes about {needed}", path.display())]
+    #[error("the disk of {} has {free} bytes free; making this image takes {}", path.display(), room(*needed))]
     NoRoom {
         /// Where.
         path: PathBuf,
         /// Bytes free.
         free: u64,
-        /// Bytes needed while it is made.
-        needed: u64,
+        /// Bytes needed while it is made, as far as that is known.
+        needed: Option<u64>,
     },
     /// A program failed.
     #[error("{program} failed while {step}")]
@@ -166,6 +166,10 @@ pub enum BootstrapError {
 pub struct Said {
     /// Each line.
     pub lines: Vec<String>,
+}
+
+fn room(needed: Option<u64>) -> String {
+    needed.map_or_else(|| "more".to_owned(), |needed| format!("about {needed}"))
 }
 
 pub(super) fn io(operation: &'static str, path: &std::path::Path) -> impl FnOnce(io::Error) -> BootstrapError {

@@ -76,6 +76,8 @@ pub(super) struct Context {
     pub architecture: String,
     pub sources: Vec<Source>,
     pub options: Vec<String>,
+    /// The store's folder.
+    pub folder: PathBuf,
     /// The mirror's package lists, once they are there.
     pub lists: PathBuf,
 }
@@ -149,7 +151,7 @@ impl Plan {
         let free = DiskUse::of(self.work.path())?.free;
         match needed <= free {
             true => Ok(()),
-            false => Err(BootstrapError::NoRoom { path: store.folder().to_owned(), free, needed }),
+            false => Err(BootstrapError::NoRoom { path: store.folder().to_owned(), free, needed: Some(needed) }),
         }
     }
 }
@@ -161,6 +163,7 @@ pub(super) fn plan(store: &Store, request: Request, watch: Watch<'_>) -> Result<
         architecture: tool::architecture()?,
         sources: request.mirrors.sources(&request.suite),
         options: tool::fetch_options()?,
+        folder: store.folder().to_owned(),
         lists: work.path().join("lists/var/lib/apt/lists"),
     };
     let wanted = request.recipe.wanted(&request.packages, request.mirrors.https());
@@ -332,8 +335,8 @@ impl Context {
         if errors.contains("No space left on device")
             || broken.said.lines.iter().any(|line| line.contains("No space left"))
         {
-            let free = DiskUse::of(&self.lists).map_or(0, |disk| disk.free);
-            return BootstrapError::NoRoom { path: self.lists.clone(), free, needed: free + 1 };
+            let free = DiskUse::of(&self.folder).map_or(0, |disk| disk.free);
+            return BootstrapError::NoRoom { path: self.folder.clone(), free, needed: None };
         }
         if unknown_key {
             return BootstrapError::Signature { suite, mirror, source };

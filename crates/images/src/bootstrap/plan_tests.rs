@@ -7,6 +7,7 @@ fn context() -> Context {
         architecture: "amd64".to_owned(),
         sources: mirrors.sources(&Suite::default()),
         options: Vec::new(),
+        folder: PathBuf::from("/"),
         lists: PathBuf::from("/"),
     }
 }

@@ -193,8 +193,8 @@ impl FromStr for Package {
         let in_version = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.' | b'~' | b':');
         let first = |text: &str| text.bytes().next().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
         let version = version.is_none_or(|version| first(version) && version.bytes().all(in_version));
-        // A last `-` or `+` would tell apt to remove or to install it.
-        let last = !name.ends_with(['-']) && name.len() >= 2;
+        // A last `-` would tell apt to remove it.
+        let last = !name.ends_with('-') && name.len() >= 2;
         if first(name) && last && name.bytes().all(in_name) && version && text.len() <= 255 {
             return Ok(Self(text.into()));
         }

@@ -163,7 +163,9 @@ impl Run<'_> {
         // unshare, whose own ends the namespace. Nothing of it can outlive us.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "unshare", "--pid", "--fork", "--kill-child=KILL"]);
-        command.args(["sh", "-c", "umask 022; exec \"$@\"", "sh", TOOL]).args(&self.arguments);
+        // The shell stays, as the first process of the namespace: it takes in what loses its parent, which mmdebstrap does
+        // not expect.
+        command.args(["sh", "-c", "umask 022; \"$@\"; exit $?", "sh", TOOL]).args(&self.arguments);
         let kept = std::env::vars_os().filter(|(name, _)| is_kept(name));
         command.env_clear().envs(kept);
         command.env("LC_ALL", "C.UTF-8").env("TZ", "UTC").env("TMPDIR", &temporary).env("HOME", &temporary);
@@ -216,7 +218,7 @@ impl Steps {
             self.errors.push(line.to_owned());
             self.errors.truncate(64);
         }
-        if !line.is_empty() && !line.starts_with("I: main() received signal") {
+        if !line.is_empty() {
             self.tail.push_back(line.to_owned());
             if self.tail.len() > TAIL {
                 self.tail.pop_front();

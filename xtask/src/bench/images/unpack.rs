@@ -22,16 +22,16 @@ pub fn measure(lab: &Lab, rounds: u32) -> Result<Vec<Row>> {
     let second = second(lab)?;
     let (base, both) = (lab.base.folder().to_path_buf(), second.folder().to_path_buf());
     let mut ours = subject(lab, "unpack", move |lab, data| {
-        import(lab, data, &base, "base")?;
-        Ok(unpack(lab, data, "base"))
+        import(lab, data, &base, "base:1")?;
+        Ok(unpack(lab, data, "base:1"))
     })?;
     let base = lab.base.folder().to_path_buf();
     let mut more = subject(lab, "second", move |lab, data| {
-        import(lab, data, &base, "base")?;
-        import(lab, data, &both, "second")?;
-        let words = unpack(lab, data, "base");
+        import(lab, data, &base, "base:1")?;
+        import(lab, data, &both, "second:1")?;
+        let words = unpack(lab, data, "base:1");
         run::quiet(Command::new(&words[0]).args(&words[1..]))?;
-        Ok(unpack(lab, data, "second"))
+        Ok(unpack(lab, data, "second:1"))
     })?;
     let layers = lab.base.layers();
     let mut tar = subject(lab, "tar", move |_, folder| {
