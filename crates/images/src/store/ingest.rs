@@ -251,8 +251,12 @@ pub(crate) fn remove(folder: &Path) -> Result<(), StoreError> {
         }
     }
     match fs::remove_dir(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at("remove", folder)(error)),
-        _ => Ok(()),
+        Err(error) => match error.kind() {
+            // A collection that spares nothing made a lock of its own meanwhile, and removes the folder.
+            io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty => Ok(()),
+            _ => Err(at("remove", folder)(error)),
+        },
+        Ok(()) => Ok(()),
     }
 }
 
