@@ -21,7 +21,6 @@ pub(crate) use unpack::marker;
 
 pub use error::{Refusal, UnpackError};
 pub use meter::Limits;
-pub(crate) use pack::pack_stream;
 pub use pack::{Compression, PackError, PackOptions, Packed, pack};
 pub use path::{PathError, sanitise};
 pub use unpack::UnpackOptions;

@@ -34,6 +34,7 @@ pub use ingest::{Ingest, IngestId, IngestIdError};
 pub use lease::{Lease, Owner};
 pub use manifest::{MANIFEST_LIMIT, Manifest, choose, host_platform, show as show_platform};
 
+pub(crate) use disk::{WRITE_EARLY, write_early};
 pub(crate) use error::at;
 pub(crate) use image::descriptor_digest;
 

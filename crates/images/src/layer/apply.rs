@@ -7,7 +7,10 @@ use super::{
     path::sanitise,
     tree::{self, Attributes, Tree, fd},
 };
-use crate::tarball::{Entry, Kind, Reader, TarError};
+use crate::{
+    store::{WRITE_EARLY, write_early},
+    tarball::{Entry, Kind, Reader, TarError},
+};
 use rustix::fs::FileType;
 use std::{
     collections::HashMap,
@@ -115,6 +118,8 @@ struct Writer {
 
 /// Data is checked against limits each time so much was written.
 const CHECK_EACH: u64 = 64 << 20;
+/// Files from this size on are written early: smaller ones are written faster together.
+const EARLY_FILE: u64 = 64 << 10;
 /// Zeros are left out in pieces of this size.
 const HOLE: usize = 64 << 10;
 static ZEROS: [u8; HOLE] = [0; HOLE];
@@ -304,6 +309,7 @@ impl Writer {
         let whole = [crate::tarball::Extent { offset: 0, length: entry.size }];
         // Where the file ends if nothing else is done.
         let mut reached = 0;
+        let mut begun = 0;
         for extent in entry.extents.as_deref().unwrap_or(&whole) {
             let mut at = extent.offset;
             let end = extent.offset + extent.length;
@@ -321,6 +327,10 @@ impl Writer {
                 }
                 reader.consume(length);
                 at += length as u64;
+                if at.saturating_sub(begun) >= WRITE_EARLY {
+                    write_early(file, begun, at - begun);
+                    begun = at;
+                }
                 self.unchecked += length as u64;
                 if self.unchecked >= CHECK_EACH {
                     self.unchecked = 0;
@@ -330,6 +340,9 @@ impl Writer {
         }
         if reached < entry.size {
             file.set_len(entry.size)?;
+        }
+        if reached.saturating_sub(begun) >= EARLY_FILE {
+            write_early(file, begun, reached - begun);
         }
         Ok(())
     }

@@ -1,6 +1,9 @@
 //! Content that is coming in.
 
-use super::{Blob, CommitError, Lease, Store, StoreError, at, index, index::Table, lock, random_name, sync_directory};
+use super::{
+    Blob, CommitError, Lease, Store, StoreError, WRITE_EARLY, at, index, index::Table, lock, random_name,
+    sync_directory, write_early,
+};
 use crate::digest::{Hasher, hash_all};
 use model::image::{Algorithm, Digest};
 use std::{
@@ -43,6 +46,8 @@ pub struct Ingest {
     folder: PathBuf,
     data: File,
     written: u64,
+    /// How far the kernel has been told to write.
+    begun: u64,
     hasher: Hasher,
     _lock: File,
 }
@@ -82,7 +87,7 @@ impl Store {
         let data = OpenOptions::new().read(true).write(true).create_new(true).mode(0o400).open(&path);
         let data = data.map_err(at("make", &path))?;
         let hasher = Hasher::new(algorithm);
-        Ok(Some(Ingest { store: self.clone(), id, folder, data, written: 0, hasher, _lock: lock }))
+        Ok(Some(Ingest { store: self.clone(), id, folder, data, written: 0, begun: 0, hasher, _lock: lock }))
     }
 
     /// Goes on with an ingest that was dropped, by this or another process. `None`: there is no such ingest.
@@ -113,7 +118,16 @@ impl Store {
         data.set_modified(std::time::SystemTime::now()).map_err(at("touch", &path))?;
         let mut hasher = Hasher::new(algorithm);
         let written = hash_all(&mut hasher, &mut data).map_err(at("read", &path))?;
-        Ok(Some(Ingest { store: self.clone(), id: id.clone(), folder, data, written, hasher, _lock: lock }))
+        Ok(Some(Ingest {
+            store: self.clone(),
+            id: id.clone(),
+            folder,
+            data,
+            written,
+            begun: written,
+            hasher,
+            _lock: lock,
+        }))
     }
 
     fn ingest_folder(&self, id: &IngestId) -> PathBuf {
@@ -141,7 +155,7 @@ impl Ingest {
         self.data.set_len(0).map_err(at("empty", &path))?;
         self.data.seek(SeekFrom::Start(0)).map_err(at("rewind", &path))?;
         self.hasher = Hasher::new(self.hasher.algorithm());
-        self.written = 0;
+        (self.written, self.begun) = (0, 0);
         Ok(())
     }
 
@@ -210,6 +224,10 @@ impl Write for Ingest {
         let taken = self.data.write(bytes)?;
         self.hasher.update(&bytes[..taken]);
         self.written += taken as u64;
+        if self.written - self.begun >= WRITE_EARLY {
+            write_early(&self.data, self.begun, self.written - self.begun);
+            self.begun = self.written;
+        }
         Ok(taken)
     }
     fn flush(&mut self) -> io::Result<()> {
@@ -233,8 +251,12 @@ pub(crate) fn remove(folder: &Path) -> Result<(), StoreError> {
         }
     }
     match fs::remove_dir(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at("remove", folder)(error)),
-        _ => Ok(()),
+        Err(error) => match error.kind() {
+            // A collection that spares nothing made a lock of its own meanwhile, and removes the folder.
+            io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty => Ok(()),
+            _ => Err(at("remove", folder)(error)),
+        },
+        Ok(()) => Ok(()),
     }
 }
 

@@ -215,3 +215,38 @@ fn only_what_is_there_of_an_index_goes_out_and_comes_in() {
     import(&to, stream(exported(&from, &images, Format::Docker)), None, &Silent).unwrap();
     assert!(to.image(&name("multi:1")).unwrap().is_some());
 }
+
+/// The reference implementation of all these formats, from and to which images are copied without a registry.
+#[test]
+fn skopeo_reads_what_we_write_and_writes_what_we_read() {
+    let (folder, from) = store();
+    let lease = from.lease(Owner::Process).unwrap();
+    // No zstd: it does not turn such layers into Docker's formats.
+    let layers = [Layer::gzip(tar(&[file("base", &vec![7; 2 << 20])])), Layer::gzip(tar(&[file("one", b"1")]))];
+    let images = [(name("example.org/first:v1"), image(&lease, &layers))];
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    fs::write(path("ours.docker"), exported(&from, &images[..1], Format::Docker)).unwrap();
+    fs::write(path("ours.oci"), exported(&from, &images[..1], Format::Oci)).unwrap();
+    export_folder(&from, &images[..1], &folder.path().join("ours")).unwrap();
+    let [docker, oci, layout] = [path("ours.docker"), path("ours.oci"), path("ours")];
+    for source in [
+        format!("docker-archive:{docker}"),
+        format!("oci-archive:{oci}:example.org/first:v1"),
+        format!("oci:{layout}:example.org/first:v1"),
+    ] {
+        for kind in ["docker-archive", "oci-archive", "oci"] {
+            let out = path("theirs");
+            let name = if kind == "oci" { "tag" } else { "theirs.example/a:tag" };
+            run("skopeo", &["--insecure-policy", "copy", "--quiet", &source, &format!("{kind}:{out}:{name}")]);
+            let (_folder, to) = store();
+            let given = self::name("given.example/b");
+            let imported =
+                import(&to, Source::Path(std::path::Path::new(&out)), (kind == "oci").then_some(&given), &Silent);
+            let imported = imported.unwrap_or_else(|error| panic!("{source} as {kind}: {}", chain(&error)));
+            let expected = if kind == "oci" { "given.example/b:tag" } else { "theirs.example/a:tag" };
+            assert_eq!(imported[0].names, [self::name(expected)], "{source} as {kind}");
+            assert_eq!(files(&to, &imported[0].target), ["base", "one"], "{source} as {kind}");
+            drop(fs::remove_dir_all(&out).or_else(|_| fs::remove_file(&out)));
+        }
+    }
+}
