@@ -1,6 +1,6 @@
 //! A container in the foreground: the user's terminal, signals, and a reader that goes away.
 
-use crate::machine::{Machine, Outcome, code_of_adopted, finish, sleeps, until};
+use crate::machine::{Machine, Outcome, finish, sleeps, until};
 use rustix::{
     fs::{FlockOperation, flock},
     process::{Pid, Signal, kill_process},
@@ -351,7 +351,7 @@ fn a_session_outlives_the_monitor() {
     kill_process(monitor, Signal::KILL).unwrap();
     until("another monitor took over", || find_monitor(&id).is_some_and(|other| other != monitor));
     send(&child, Signal::TERM);
-    let outcome = finish(child).code(code_of_adopted(5));
+    let outcome = finish(child).code_of_adopted(5);
     assert_eq!(outcome.stdout, "got\n");
 }
 
@@ -371,7 +371,7 @@ fn attach_waits_for_the_last_of_a_killed_monitor_and_gives_another() {
     assert_eq!(line(&mut child), "y");
     assert_ne!(monitor_of(&id), monitor);
     machine.ok(&["kill", "one"]);
-    finish(child).code(code_of_adopted(137));
+    finish(child).code_of_adopted(137);
 }
 
 fn monitor_of(id: &str) -> Pid {

@@ -272,6 +272,18 @@ impl Outcome {
         self
     }
 
+    /// It was a session whose container ended with `code` under a second monitor. Since Linux 6.15 the kernel tells how a
+    /// process ended that is not the asker's child; before, only who looks at it between its end and the moment when its
+    /// parent takes notice can know.
+    #[track_caller]
+    pub fn code_of_adopted(self, code: i32) -> Self {
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+        let mut numbers = release.split(['.', '-']).map_while(|part| part.trim().parse::<u32>().ok());
+        let is_told = (numbers.next().unwrap(), numbers.next().unwrap()) >= (6, 15);
+        assert!(self.code == code || !is_told && self.code == 125, "{self:?}");
+        self
+    }
+
     /// It said this on its standard error.
     #[track_caller]
     pub fn says(self, words: &[&str]) -> Self {
@@ -329,15 +341,6 @@ pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 pub fn sleeps(child: &Child) -> bool {
     const NUMBER: &str = if cfg!(target_arch = "x86_64") { "230 " } else { "115 " };
     fs::read_to_string(format!("/proc/{}/syscall", child.id())).is_ok_and(|text| text.starts_with(NUMBER))
-}
-
-/// The exit code of a session whose container ended with `code` under a second monitor: the kernel tells how a process ended
-/// that is not the asker's child only since 6.15.
-pub fn code_of_adopted(code: i32) -> i32 {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-    let mut numbers = release.split(['.', '-']).map_while(|part| part.trim().parse::<u32>().ok());
-    let is_told = (numbers.next().unwrap(), numbers.next().unwrap()) >= (6, 15);
-    if is_told { code } else { 125 }
 }
 
 /// How often to do what is done again and again: less where time is dear.
