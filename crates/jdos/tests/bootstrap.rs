@@ -1,8 +1,6 @@
 //! `jdos image bootstrap` killed in the middle: what it started ends with it, and what it left goes with the next work.
 #![allow(clippy::unwrap_used)] // helpers of tests are tests, which clippy sees in functions marked so only
 
-#![allow(clippy::unwrap_used)] // helpers of tests are tests, which clippy sees in functions marked so only
-
 use std::{
     fs,
     io::{BufRead, BufReader},
