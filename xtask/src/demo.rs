@@ -1,14 +1,15 @@
-//! `demo`: what the product does, shown on this machine in a minute: a small Debian root from the host's mirror, a web server
-//! of ours in three containers with limits and addresses, called, watched, one of them bereft of its monitor, all removed.
+//! `demo`: what the product does, shown on this machine in a minute: a base image from the packages of the host's mirror,
+//! pushed to a registry of ours and pulled from it; a web server in three containers of that image with limits and
+//! addresses, called, watched, one of them bereft of its monitor, all removed.
 //!
-//! It works on a data folder of its own, so it meets nothing else, and begins by removing what an interrupted run left.
+//! It works on data folders of its own, so it meets nothing else, and begins by removing what an interrupted run left.
 
 mod http;
-mod mirror;
+mod registry;
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -16,17 +17,20 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::debian::{self, System};
 use crate::jdos::Containers;
 use crate::output::{self, say, step};
 use crate::workspace::Workspace;
 use crate::{run, setup};
+use registry::Registry;
 
 /// The containers, and the first port of the host that is tried for each.
 const INSTANCES: [(&str, u16); 3] = [("web-1", 18081), ("web-2", 18082), ("web-3", 18083)];
 
-/// What is in the small Debian root. Only extracted, not configured: enough to run static programs and look around.
-const PACKAGES: &str = "base-files,busybox-static,ca-certificates,libc6,netbase,tzdata";
+/// The port that is tried first for the registry.
+const REGISTRY: u16 = 18080;
+
+/// The web server, as the containers see it.
+const PROGRAM: &str = "/srv/web/web";
 
 /// How long a web server may take until it answers.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -34,10 +38,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Where from, where to.
 #[derive(Args)]
 pub struct Options {
-    /// Debian mirror for the root file system [default: the one in this machine's apt sources]
+    /// Debian mirror for the image [default: the one in this machine's apt sources]
     #[arg(long, value_name = "URL")]
     mirror: Option<String>,
-    /// Release of Debian inside the containers
+    /// Release of Debian in the image
     #[arg(long, default_value = "trixie")]
     suite: String,
     /// Data folder of the containers [default: one below the target folder]
@@ -52,8 +56,13 @@ pub struct Options {
 struct Stage {
     jdos: Containers,
     binary: PathBuf,
+    /// Where everything of the demo is.
+    folder: PathBuf,
+    /// Data folder of the containers.
     data: PathBuf,
-    root: PathBuf,
+    /// The image's name where it is made.
+    base: String,
+    /// The program that the containers run, in a folder that they see.
     web: PathBuf,
 }
 
@@ -67,67 +76,38 @@ pub fn run(options: &Options) -> Result<()> {
     setup::run()?;
     let stage = prepare(options)?;
     step("remove what an earlier demo left", || stage.jdos.clear())?;
-    let shown = show(&stage);
-    if !options.keep || shown.is_err() {
-        let cleaned = step("stop and remove the containers", || stage.clean());
-        shown?;
-        cleaned?;
-    }
+    let shown = stage.image(options).and_then(|image| show(&stage, &image).map(|()| image));
+    let cleaned = match options.keep && shown.is_ok() {
+        true => Ok(()),
+        false => step("stop and remove the containers", || stage.clean()),
+    };
+    let image = shown?;
+    cleaned?;
     say(&format!("\ndone in {}", output::seconds(start.elapsed())));
-    stage.next(options.keep);
+    stage.next(&image, options.keep);
     Ok(())
 }
 
-/// Builds, and makes the root file system unless it is there already.
+/// Builds.
 fn prepare(options: &Options) -> Result<Stage> {
     let workspace = Workspace::read()?;
-    let (binary, web) = step("build jdos and the web server (release)", || {
+    let (binary, built) = step("build jdos and the web server (release)", || {
         Ok((workspace.release_binary("jdos")?, workspace.release_binary("web")?))
     })?;
     let folder = workspace.scratch("demo")?;
-    let root = folder.join(&options.suite);
-    if root.is_dir() {
-        output::detail(&format!("root file system of {} is cached in {}", options.suite, root.display()));
-    } else {
-        bootstrap(options, &root)?;
-    }
-    // The web server is a layer of its own above Debian: what is below is shared and never changed.
-    let layer = folder.join("web");
-    fs::create_dir_all(&layer).with_context(|| format!("cannot make {}", layer.display()))?;
-    fs::copy(&web, layer.join("web")).with_context(|| format!("cannot write {}", layer.join("web").display()))?;
+    let web = folder.join("web");
+    fs::create_dir_all(&web).with_context(|| format!("cannot make {}", web.display()))?;
+    fs::copy(&built, web.join("web")).with_context(|| format!("cannot write {}", web.join("web").display()))?;
     let data = options.data.clone().unwrap_or_else(|| folder.join("data"));
-    Ok(Stage { jdos: Containers::new(&binary, &data), binary, data, root, web: layer })
+    let base = format!("base:{}", options.suite);
+    Ok(Stage { jdos: Containers::new(&binary, &data), binary, folder, data, base, web })
 }
 
-/// A small Debian from packages, without an image registry.
-fn bootstrap(options: &Options, root: &Path) -> Result<()> {
-    if System::detect().is_supported() {
-        debian::install(&["mmdebstrap", "debian-archive-keyring"])?;
-    }
-    ensure!(
-        run::exists("mmdebstrap"),
-        "the root file system is made by mmdebstrap; next: install the package mmdebstrap"
-    );
-    let mirror = match &options.mirror {
-        Some(mirror) => mirror.clone(),
-        None => mirror::of_this_host().context("no Debian mirror in this machine's apt sources; next: --mirror URL")?,
-    };
-    step(&format!("bootstrap a small Debian root ({})", options.suite), || {
-        // Under another name until it is whole.
-        let partial = root.with_extension("partial");
-        debian::remove(&partial)?;
-        let mut command = Command::new("mmdebstrap");
-        command.args(["--quiet", "--mode=root", "--format=directory", "--variant=extract", "--include", PACKAGES]);
-        run::quiet(command.arg(&options.suite).arg(&partial).arg(&mirror))?;
-        fs::rename(&partial, root).with_context(|| format!("cannot rename {}", partial.display()))
-    })
-}
-
-fn show(stage: &Stage) -> Result<()> {
+fn show(stage: &Stage, image: &str) -> Result<()> {
     let mut ports = Vec::new();
     for (name, wish) in INSTANCES {
         let port = free_port(wish)?;
-        step(&format!("start {name}: 64 MiB, half a core, 64 processes, port {port}"), || stage.start(name, port))?;
+        step(&format!("start {name}: 64 MiB, half a core, 64 processes, port {port}"), || stage.start(image, name, port))?;
         ports.push(port);
     }
     step("call them at their own addresses and at the published ports", || {
@@ -143,14 +123,7 @@ fn show(stage: &Stage) -> Result<()> {
     step("jdos container stats", || stage.print(&["stats", "--no-stream"]))?;
     step("jdos container logs web-1", || stage.print(&["logs", "--timestamps", "web-1"]))?;
     step("jdos container exec web-1 (who am I, inside)", || {
-        stage.print(&[
-            "exec",
-            "web-1",
-            "/usr/bin/busybox",
-            "sh",
-            "-c",
-            "id; cat /etc/hostname /etc/debian_version; busybox ps",
-        ])
+        stage.print(&["exec", "web-1", "sh", "-c", "id; cat /etc/hostname /etc/debian_version /proc/1/comm"])
     })?;
     step("kill the process that watches web-2: it goes on serving, and gets a new one", || {
         let monitor = stage.jdos.monitor("web-2")?;
@@ -163,12 +136,38 @@ fn show(stage: &Stage) -> Result<()> {
 }
 
 impl Stage {
-    fn start(&self, name: &str, port: u16) -> Result<()> {
+    /// Makes the base image, brings it to a registry of ours and from there to where the containers run; gives its name
+    /// there. The registry ends again: what runs needs it no more.
+    fn image(&self, options: &Options) -> Result<String> {
+        let maker = self.folder.join("maker");
+        step(&format!("make {} from Debian's packages", self.base), || {
+            let mut command = Command::new(&self.binary);
+            command.args(["image", "bootstrap", "--quiet", &self.base, "--data"]).arg(&maker);
+            command.args(options.mirror.iter().flat_map(|mirror| ["--mirror", mirror]));
+            run::quiet(&mut command)?.lines().for_each(output::detail);
+            Ok(())
+        })?;
+        let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, free_port(REGISTRY)?);
+        let registry = step(&format!("start a registry on {address}"), || {
+            Registry::start(&self.binary, &self.folder.join("registry"), address.into())
+        })?;
+        step("log in, and push the image", || registry.push(&maker, &self.base))?;
+        step("pull it to where the containers run", || registry.pull(&self.data, &self.base))?;
+        let name = registry.name(&self.base);
+        step("stop the registry", || registry.stop())?;
+        Ok(name)
+    }
+
+    fn start(&self, image: &str, name: &str, port: u16) -> Result<()> {
         let (variable, publish) = (format!("NAME={name}"), format!("{port}:8080"));
-        let (root, web) = (self.root.to_string_lossy(), self.web.to_string_lossy());
         let limits = ["--memory", "64m", "--cpus", "0.5", "--pids-limit", "64"];
-        let rest = ["--layer", &*root, "--layer", &*web, "-e", &*variable, "-p", &*publish, "/web"];
+        let rest = ["-v", &*self.volume(), "-e", &*variable, "-p", &*publish, image, PROGRAM];
         self.jdos.run(&[&["run", "-d", "--name", name][..], &limits, &rest].concat()).map(drop)
+    }
+
+    /// The folder with the program, as the containers see it.
+    fn volume(&self) -> String {
+        format!("{}:/srv/web:ro", self.web.display())
     }
 
     /// Calls until it answers as the instance that it should be; shows the answer.
@@ -212,21 +211,21 @@ impl Stage {
         Ok(())
     }
 
-    fn next(&self, kept: bool) {
-        let jdos = format!("{} container", self.binary.display());
-        let folder = format!("--data {}", self.data.display());
-        let layers = format!("--layer {} --layer {}", self.root.display(), self.web.display());
+    fn next(&self, image: &str, kept: bool) {
+        let (jdos, folder) = (self.binary.display(), format!("--data {}", self.data.display()));
         say("try next");
         if kept {
-            say(&format!("  {jdos} exec {folder} -it web-1 busybox sh"));
-            say(&format!("  {jdos} logs {folder} --follow web-2"));
-            say(&format!("  {jdos} update {folder} --cpus 1 web-3"));
-            say(&format!("  {jdos} rm {folder} --force --all        # when you have seen enough"));
+            say(&format!("  {jdos} container exec {folder} -it web-1 bash"));
+            say(&format!("  {jdos} container logs {folder} --follow web-2"));
+            say(&format!("  {jdos} container update {folder} --cpus 1 web-3"));
+            say(&format!("  {jdos} container rm {folder} --force --all        # when you have seen enough"));
         } else {
-            say(&format!("  {jdos} run {folder} --rm -it {layers} busybox sh"));
-            say(&format!("  {jdos} run {folder} --rm -e NAME=mine -p 18080:8080 {layers} /web"));
+            let web = format!("-v {} -p 18080:8080 {image} {PROGRAM}", self.volume());
+            say(&format!("  {jdos} container run {folder} --rm -it {image} bash"));
+            say(&format!("  {jdos} container run {folder} --rm -e NAME=mine {web}"));
             say("  cargo xtask demo --keep                  # the same, and leave them running");
         }
+        say(&format!("  {jdos} image ls {folder}"));
         say("  cargo xtask bench container              # the same against crun, runc and podman, in figures");
     }
 }

@@ -19,6 +19,17 @@ pub fn quiet(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// As [`quiet`], with a file as standard input.
+///
+/// # Errors
+/// As [`quiet`].
+pub fn fed(command: &mut Command, input: std::fs::File) -> Result<String> {
+    let name = describe(command);
+    let output = command.stdin(input).output().with_context(|| format!("cannot run {name}"))?;
+    check(&name, &output)?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
 /// Runs to the end, shows both outputs as they come and also gives them, interleaved by line, with whether it succeeded.
 ///
 /// # Errors

@@ -33,6 +33,8 @@ mod privileges;
 mod process;
 #[path = "container/refusals.rs"]
 mod refusals;
+#[path = "container/registry.rs"]
+mod registry;
 #[path = "container/runtime.rs"]
 mod runtime;
 #[path = "container/storage.rs"]

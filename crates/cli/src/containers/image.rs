@@ -15,6 +15,9 @@ use images::{Client, Image, Lease, Owner, Silent, Store, StoreError, client::Pla
 use model::{ContainerId, image::Digest};
 use oci_spec::image::Platform;
 
+/// The file of a container for whose life its image is held.
+const RECORD: &str = "record.json";
+
 /// An image that is ready for a container.
 pub struct Prepared {
     /// What goes into the container's options.
@@ -101,13 +104,41 @@ fn pull(
     Ok((image, digest))
 }
 
+/// Makes sure, before it starts, that a container of an image holds it: who created it may have been killed before that.
+///
+/// # Errors
+/// Its image has been collected meanwhile, or the store fails.
+pub fn hold_for(engine: &Engine, id: &ContainerId) -> Result<()> {
+    let record = engine.record(id).map_err(|error| Failure::from_engine(&error))?;
+    let Some(origin) = &record.image else { return Ok(()) };
+    let digest: Digest = origin.digest.parse().map_err(|error| {
+        Failure::from_error(format!("the record of {} names an image `{}`", record.name, origin.digest), &error)
+    })?;
+    let fail = |error: StoreError| Failure::from_store(&error);
+    let store = open_store(engine.layout().data())?;
+    let path = engine.layout().container(id).join(RECORD);
+    if store.file_holds(&path, &digest).map_err(fail)? {
+        return Ok(());
+    }
+    let lease = store.lease(Owner::File(path)).map_err(fail)?;
+    lease.hold_all(&digest).map_err(|error| match error {
+        StoreError::Missing { .. } | StoreError::Incomplete { .. } => {
+            let what = format!("the image {} of {} is gone", origin.name, record.name);
+            Failure::new(Code::NOT_FOUND, what)
+                .why("whoever created the container was killed before it held its image, and `prune` deleted that")
+                .next(format!("jdos container rm {}", record.name))
+        }
+        error => fail(error),
+    })
+}
+
 impl Prepared {
     /// From now on the container holds it, for as long as it has a record.
     ///
     /// # Errors
     /// Those of the store.
     pub fn keep_for(&self, engine: &Engine, id: &ContainerId) -> Result<()> {
-        let record = engine.layout().container(id).join("record.json");
+        let record = engine.layout().container(id).join(RECORD);
         let hold = || {
             let lease = self.store.lease(Owner::File(record))?;
             lease.hold_all(&self.manifest)?;

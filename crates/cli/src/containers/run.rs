@@ -264,6 +264,7 @@ pub fn start(context: &mut Context<'_, '_, '_>, arguments: &StartArguments) -> R
     }
     let one = |context: &mut Context<'_, '_, '_>, reference: &str| {
         let id = context.find(reference)?;
+        image::hold_for(&context.engine, &id)?;
         let started = context.engine.start(&id).map_err(|error| advise(&error, "start", reference))?;
         context.printer.warnings(&started.warnings);
         Ok(serde_json::json!({ "id": id, "pid": started.pid, "warnings": started.warnings }))
@@ -278,6 +279,7 @@ fn start_attached(
     keys: Option<DetachKeys>,
 ) -> Result<Code> {
     let id = context.find(reference)?;
+    image::hold_for(&context.engine, &id)?;
     let inspect = context.engine.inspect(&id).map_err(|error| Failure::from_engine(&error))?;
     let signals = catch()?;
     let started =

@@ -1,6 +1,6 @@
 //! `import` and `export`: images in archives.
 
-use super::{Context, find, progress::watch};
+use super::{Context, find, keep, progress::watch};
 use crate::failure::{Code, Failure, Result};
 use clap::{Args, ValueEnum};
 use images::archive::{self, Format, Imported, Source};
@@ -59,6 +59,7 @@ pub fn import(context: &mut Context<'_, '_, '_>, arguments: &ImportArguments) ->
     context.printer.quiet = arguments.quiet;
     let store = context.store()?;
     let name = arguments.name.as_deref().map(find::parse).transpose()?;
+    keep::make_room(context.printer, &store);
     let imported = watch(context.printer, |progress| {
         let source = match arguments.source.to_str() {
             Some("-") => Source::Stream(Box::new(io::stdin())),
@@ -67,6 +68,7 @@ pub fn import(context: &mut Context<'_, '_, '_>, arguments: &ImportArguments) ->
         archive::import(&store, source, name.as_ref(), &*progress)
     });
     let imported: Vec<Imported> = imported.map_err(|error| Failure::from_archive(&error))?;
+    keep::make_room(context.printer, &store);
     let documents: Vec<_> = imported
         .iter()
         .map(|image| serde_json::json!({ "names": image.names, "digest": image.target.digest() }))

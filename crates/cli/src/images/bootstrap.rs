@@ -1,6 +1,6 @@
 //! `bootstrap`: base images from the Debian mirror of this machine.
 
-use super::{Context, find, progress::watch};
+use super::{Context, find, keep, progress::watch};
 use crate::{
     failure::{Code, Failure, Result},
     human,
@@ -85,8 +85,14 @@ pub fn bootstrap(context: &mut Context<'_, '_, '_>, arguments: &BootstrapArgumen
     context.printer.quiet |= arguments.quiet;
     let stop = stop_flag()?;
     let wanted = !arguments.dry_run;
+    if wanted {
+        keep::make_room(context.printer, &store);
+    }
     let done = watch(context.printer, |progress| make(&store, request, &name, wanted, &*progress, &stop));
     let (document, built) = done.map_err(|error| Failure::from_bootstrap(&error))?;
+    if wanted {
+        keep::make_room(context.printer, &store);
+    }
     if !context.printer.json {
         context.printer.warnings(&document.warnings);
     }

@@ -4,10 +4,15 @@ use super::Context;
 use crate::{
     failure::{Code, Failure, Result},
     human,
+    print::Printer,
     table::Table,
 };
 use clap::Args;
-use images::collect::{self, ItemKind, Options, Report};
+use images::{
+    Store,
+    collect::{self, ItemKind, Options, Report},
+    registry,
+};
 use std::time::Duration;
 
 /// `prune`
@@ -32,7 +37,8 @@ pub fn prune(context: &mut Context<'_, '_, '_>, arguments: &PruneArguments) -> R
     let options = Options { grace, ..Options::default() };
     let report = match arguments.dry_run {
         true => collect::plan(&store, &options),
-        false => collect::run(&store, &options),
+        false => registry::sweep(&store, registry::Limits::default().unreferenced)
+            .and_then(|_| collect::run(&store, &options)),
     };
     let report = report.map_err(|error| Failure::from_store(&error))?;
     let document = serde_json::json!({ "dry_run": arguments.dry_run, "report": report });
@@ -60,6 +66,19 @@ fn render(report: &Report, arguments: &PruneArguments) -> String {
     text.push_str(&format!("{} {things} {will} deleted, {} {done}", report.items.len(), human::size(report.freed)));
     text.push_str(&format!("; what was used in the last {} is left alone\n", arguments.grace));
     text
+}
+
+/// Deletes what nothing refers to when the disk is past its watermark; for before and after content comes in. What comes
+/// of it is said, and is no failure of the work at hand: the store refuses content when there is no room for it.
+pub fn make_room(printer: &mut Printer<'_, '_>, store: &Store) {
+    match collect::run_if_due(store, &Options::default()) {
+        Ok(Some(report)) if !report.items.is_empty() => {
+            let freed = human::size(report.freed);
+            printer.warnings(&[format!("the disk is nearly full: images that nothing refers to were deleted, {freed}")]);
+        }
+        Ok(_) => {}
+        Err(error) => printer.warnings(&[format!("the disk is nearly full, and nothing could be deleted: {error}")]),
+    }
 }
 
 /// Prints what takes the room.

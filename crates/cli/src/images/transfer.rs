@@ -1,6 +1,6 @@
 //! `pull` and `push`.
 
-use super::{Context, find, progress::watch};
+use super::{Context, find, keep, progress::watch};
 use crate::failure::{Code, Failure, Result};
 use clap::Args;
 use images::{
@@ -137,7 +137,8 @@ pub fn pull_one(
     platforms: &Platforms,
     unpack: bool,
 ) -> Result<Pulled> {
-    watch(printer, |progress| {
+    keep::make_room(printer, client.store());
+    let pulled = watch(printer, |progress| {
         let pulled = block_on(client.pull(name, platforms, &*progress))?;
         let pulled = pulled.map_err(|error| Failure::from_client(&error))?;
         if let Platforms::One(platform) = platforms
@@ -146,7 +147,9 @@ pub fn pull_one(
             super::layers::unpack_if_image(client.store(), &pulled.lease, &pulled.target, platform, &*progress)?;
         }
         Ok(pulled)
-    })
+    })?;
+    keep::make_room(printer, client.store());
+    Ok(pulled)
 }
 
 /// Brings an image away.

@@ -68,6 +68,16 @@ impl Store {
         Ok(Lease { store: self.clone(), id, bound: owner == Owner::Process, known: Mutex::default() })
     }
 
+    /// Whether a lease of this file holds the digest.
+    pub fn file_holds(&self, path: &std::path::Path, digest: &Digest) -> Result<bool, StoreError> {
+        let path = std::path::absolute(path).map_err(at("find", path))?.display().to_string();
+        let sql = "SELECT EXISTS (SELECT 1 FROM leases JOIN holds ON holds.lease = leases.id
+            WHERE kind = 'file' AND owner = ?1 AND digest = ?2)";
+        self.index().read("look for a lease", |connection| {
+            connection.prepare_cached(sql)?.query_row([path.as_str(), digest.as_str()], |row| row.get(0))
+        })
+    }
+
     /// Ends the leases of a file, without waiting for a collection to see that it is gone.
     pub fn release_file(&self, path: &std::path::Path) -> Result<(), StoreError> {
         let path = std::path::absolute(path).map_err(at("find", path))?.display().to_string();

@@ -1,4 +1,4 @@
-//! TLS, and a certificate that changes while the registry serves. The two pairs beside this file are for tests only.
+//! TLS, and a certificate that changes while the registry serves. Needs `openssl`.
 
 use crate::harness::{Server, Wire, eventually, noise, sha256};
 use images::registry::TlsFiles;
@@ -6,6 +6,7 @@ use std::{
     fs,
     net::{SocketAddr, TcpStream},
     path::Path,
+    process::Command,
     sync::Arc,
 };
 use tokio_rustls::rustls::{
@@ -14,12 +15,31 @@ use tokio_rustls::rustls::{
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
 
-const ONE: (&[u8], &[u8]) = (include_bytes!("certificate-one.pem"), include_bytes!("key-one.pem"));
-const TWO: (&[u8], &[u8]) = (include_bytes!("certificate-two.pem"), include_bytes!("key-two.pem"));
+/// A certificate that stands for itself, and its key, PEM.
+struct Pair {
+    certificate: Vec<u8>,
+    key: Vec<u8>,
+}
 
-fn install(files: &TlsFiles, (certificate, key): (&[u8], &[u8])) {
-    fs::write(&files.certificate, certificate).unwrap();
-    fs::write(&files.key, key).unwrap();
+impl Pair {
+    fn new() -> Self {
+        const SETTINGS: &str = "[req]\ndistinguished_name = name\nx509_extensions = extensions\nprompt = no\n\
+            [name]\nCN = registry.test\n\
+            [extensions]\nsubjectAltName = DNS:registry.test\nbasicConstraints = critical,CA:FALSE\n";
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("settings"), SETTINGS).unwrap();
+        let line = "req -x509 -days 2 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -config settings -keyout key -out certificate";
+        let output = Command::new("openssl").args(line.split(' ')).current_dir(folder.path()).output();
+        let output = output.expect("openssl runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let read = |name| fs::read(folder.path().join(name)).unwrap();
+        Self { certificate: read("certificate"), key: read("key") }
+    }
+
+    fn install(&self, files: &TlsFiles) {
+        fs::write(&files.certificate, &self.certificate).unwrap();
+        fs::write(&files.key, &self.key).unwrap();
+    }
 }
 
 fn files(folder: &Path) -> TlsFiles {
@@ -48,13 +68,14 @@ fn connect(address: SocketAddr, certificate: &[u8]) -> Option<Wire<StreamOwned<C
 fn serves_and_takes_another_certificate() {
     let folder = tempfile::tempdir().unwrap();
     let files = files(folder.path());
-    install(&files, ONE);
+    let (one, two) = (Pair::new(), Pair::new());
+    one.install(&files);
     let given = files.clone();
     let server = Server::with(|settings| {
         settings.open = true;
         settings.tls = Some(given);
     });
-    let mut wire = connect(server.address(), ONE.0).unwrap();
+    let mut wire = connect(server.address(), &one.certificate).unwrap();
     let content = noise(3 << 20, 1);
     let path = format!("/v2/a/blobs/uploads/?digest={}", sha256(&content));
     let pushed = wire.send("POST", &path, &[], &content);
@@ -63,25 +84,26 @@ fn serves_and_takes_another_certificate() {
     assert!(wire.send("GET", &blob, &[], b"").body == content);
     let part = wire.send("GET", &blob, &[("range", "bytes=1000000-2999999")], b"");
     assert!(part.body == content[1_000_000..3_000_000]);
-    assert!(connect(server.address(), TWO.0).is_none());
+    assert!(connect(server.address(), &two.certificate).is_none());
 
     // A key that is not the certificate's: the old pair stays.
-    fs::write(&files.key, TWO.1).unwrap();
+    fs::write(&files.key, &two.key).unwrap();
     server.reload.now();
-    assert!(connect(server.address(), ONE.0).is_some());
-    install(&files, TWO);
+    assert!(connect(server.address(), &one.certificate).is_some());
+    two.install(&files);
     server.reload.now();
-    eventually("the other certificate is in use", || connect(server.address(), TWO.0).is_some());
+    eventually("the other certificate is in use", || connect(server.address(), &two.certificate).is_some());
     assert_eq!(wire.send("GET", "/v2/", &[], b"").status, 200, "connections go on");
     // Without being told it looks by itself.
-    install(&files, ONE);
-    eventually("the first certificate is in use again", || connect(server.address(), ONE.0).is_some());
+    one.install(&files);
+    eventually("the first certificate is in use again", || connect(server.address(), &one.certificate).is_some());
 }
 
 #[test]
 fn does_not_start_without_a_usable_certificate() {
     let folder = tempfile::tempdir().unwrap();
     let files = files(folder.path());
+    let (one, two) = (Pair::new(), Pair::new());
     let start = || {
         let store = images::store::Store::open(&folder.path().join("images")).unwrap();
         let mut settings = images::registry::Settings::new("127.0.0.1:0".parse().unwrap());
@@ -99,8 +121,8 @@ fn does_not_start_without_a_usable_certificate() {
     assert!(start().contains("certificate.pem as PEM"));
     fs::write(&files.certificate, "nothing").unwrap();
     assert!(start().contains("has no certificate"), "{}", start());
-    fs::write(&files.certificate, ONE.0).unwrap();
+    fs::write(&files.certificate, &one.certificate).unwrap();
     assert!(start().contains("key.pem as PEM"));
-    fs::write(&files.key, TWO.1).unwrap();
+    fs::write(&files.key, &two.key).unwrap();
     assert!(start().contains("cannot be used together"), "{}", start());
 }

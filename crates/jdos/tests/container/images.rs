@@ -15,13 +15,13 @@ use std::{
 };
 
 /// A registry that ends with the value.
-struct Registry {
+pub struct Registry {
     child: Child,
     port: u16,
 }
 
 impl Registry {
-    fn new(machine: &Machine) -> Self {
+    pub fn new(machine: &Machine) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let folder = machine.path("registry");
         let config = format!(
@@ -51,7 +51,7 @@ impl Drop for Registry {
     }
 }
 
-fn command(program: &str, words: &[&str]) -> String {
+pub fn command(program: &str, words: &[&str]) -> String {
     let output = Command::new(program).args(words).output().unwrap_or_else(|error| panic!("{program}: {error}"));
     assert!(output.status.success(), "{program} {words:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
@@ -114,7 +114,7 @@ impl Image {
 }
 
 /// The program with `image --data …` before these arguments.
-fn image(machine: &Machine, arguments: &[&str]) -> Outcome {
+pub fn image(machine: &Machine, arguments: &[&str]) -> Outcome {
     let mut command = Command::new(env!("CARGO_BIN_EXE_jdos"));
     command.arg("image").arg("--data").arg(machine.path("data")).args(arguments).stdin(Stdio::null());
     command.env("DOCKER_CONFIG", machine.path("docker"));
@@ -126,7 +126,7 @@ fn run(machine: &Machine, words: &[&str]) -> Outcome {
 }
 
 /// Two layers: busybox, and over it what an application brings.
-fn application(machine: &Machine, registry: &Registry) -> String {
+pub fn application(machine: &Machine, registry: &Registry) -> String {
     let top = machine.path("top");
     for folder in ["srv/data/deep", "etc", "bin"] {
         fs::create_dir_all(top.join(folder)).unwrap();
@@ -233,6 +233,28 @@ fn what_a_container_uses_is_not_collected() {
     assert!(plan(&["--dry-run"])["report"]["freed"].as_u64().unwrap() > 1_000_000);
     plan(&[]);
     assert_eq!(fs::read_dir(machine.path("data/images/layers")).unwrap().count(), 0);
+}
+
+/// As after the death of a `create` that had stored the container and not held its image yet.
+#[test]
+fn an_image_that_is_not_held_is_held_from_the_start_on() {
+    let machine = Machine::new();
+    let registry = Registry::new(&machine);
+    let name = application(&machine, &registry);
+    machine.ok(&["create", "--name", "user", "--plain-http", "--entrypoint", "", &name, "cat", "/srv/data/seed"]);
+    image(&machine, &["rm", &name]).ok();
+    let index = rusqlite::Connection::open(machine.path("data/images/index.db")).unwrap();
+    let forget = || assert_eq!(index.execute("DELETE FROM leases WHERE kind = 'file'", ()).unwrap(), 1);
+    forget();
+    machine.ok(&["start", "user"]);
+    image(&machine, &["prune", "--grace", "0s"]).ok();
+    machine.ok(&["wait", "user"]);
+    machine.ok(&["start", "user"]);
+    assert_eq!(machine.ok(&["wait", "user"]), "0");
+    forget();
+    image(&machine, &["prune", "--grace", "0s"]).ok();
+    machine.jdos(&["start", "user"]).code(3).says(&[&name, "is gone", "jdos container rm user"]);
+    machine.ok(&["rm", "user"]);
 }
 
 #[test]

@@ -1,0 +1,125 @@
+//! The whole way with nobody else's server: an image pushed to a registry of ours over TLS by one who may, brought back and
+//! run; and what those are told who may not, or when the registry is killed.
+
+use super::images::{Registry, application, command, image};
+use super::machine::{Machine, finish};
+use std::{
+    fs,
+    io::Write,
+    net::{TcpListener, TcpStream},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+/// `jdos registry serve` with TLS, on a data folder of its own.
+struct Ours {
+    child: Child,
+    port: u16,
+    data: PathBuf,
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+impl Ours {
+    fn new(machine: &Machine) -> Self {
+        const SETTINGS: &str = "[req]\ndistinguished_name = name\nx509_extensions = extensions\nprompt = no\n\
+            [name]\nCN = ours\n\
+            [extensions]\nsubjectAltName = IP:127.0.0.1\nbasicConstraints = critical,CA:FALSE\n";
+        let settings = machine.file("ours/settings", SETTINGS);
+        let (certificate, key) = (machine.path("ours/certificate"), machine.path("ours/key"));
+        let paths = [&settings, &key, &certificate].map(|path| path.to_str().unwrap().to_owned());
+        let new = ["req", "-x509", "-days", "2", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
+        command("openssl", &[&new[..], &["-config", &paths[0], "-keyout", &paths[1], "-out", &paths[2]]].concat());
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let data = machine.path("ours/data");
+        let child = serve(port, &data, &certificate, &key);
+        Self { child, port, data, certificate, key }
+    }
+
+    fn restart(&mut self) {
+        self.child.kill().and_then(|()| self.child.wait()).unwrap();
+        self.child = serve(self.port, &self.data, &self.certificate, &self.key);
+    }
+
+    /// An account with a password, made while it serves.
+    fn user(&self, machine: &Machine, name: &str, allow: &str, password: &str) {
+        let file = machine.file("ours/password", &format!("{password}\n"));
+        let data = self.data.to_str().unwrap();
+        let words = ["registry", "user", "add", name, "--allow", allow, "--data", data, "--password-file"];
+        command(env!("CARGO_BIN_EXE_jdos"), &[&words[..], &[file.to_str().unwrap()]].concat());
+    }
+
+    fn name(&self, rest: &str) -> String {
+        format!("127.0.0.1:{}/{rest}", self.port)
+    }
+
+    fn ca(&self) -> &str {
+        self.certificate.to_str().unwrap()
+    }
+}
+
+impl Drop for Ours {
+    fn drop(&mut self) {
+        self.child.kill().and_then(|()| self.child.wait()).unwrap();
+    }
+}
+
+fn serve(port: u16, data: &PathBuf, certificate: &PathBuf, key: &PathBuf) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_jdos"));
+    command.args(["registry", "serve", "--listen", &format!("127.0.0.1:{port}"), "--data"]).arg(data);
+    command.arg("--tls-cert").arg(certificate).arg("--tls-key").arg(key);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let end = Instant::now() + Duration::from_secs(30);
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(Instant::now() < end && child.try_wait().unwrap().is_none(), "the registry does not listen");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child
+}
+
+fn login(machine: &Machine, ours: &Ours, user: &str, password: &str) -> i32 {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_jdos"));
+    command.arg("image").arg("--data").arg(machine.path("data")).env("DOCKER_CONFIG", machine.path("docker"));
+    command.args(["login", "--ca", ours.ca(), "-u", user, "--password-stdin", &ours.name("")[..]]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    writeln!(child.stdin.take().unwrap(), "{password}").unwrap();
+    finish(child).code
+}
+
+#[test]
+fn an_image_goes_to_a_registry_of_ours_and_comes_back() {
+    let machine = Machine::new();
+    let mut ours = Ours::new(&machine);
+    ours.user(&machine, "anna", "shop/**:pull,push", "s3cret-s3cret");
+    let name = ours.name("shop/app:1");
+    {
+        let theirs = Registry::new(&machine);
+        let source = application(&machine, &theirs);
+        image(&machine, &["pull", "--plain-http", "--quiet", &source]).ok();
+        image(&machine, &["tag", &source, &name]).ok();
+        image(&machine, &["rm", &source]).ok();
+    }
+    let push = |name: &str| image(&machine, &["push", "--ca", ours.ca(), name]);
+    // Its authority is not one of this machine's; nobody is let in without a name; nobody may do more than he may.
+    image(&machine, &["push", &name]).code(7).says(&["certificate"]);
+    push(&name).code(6);
+    let host = ours.name("");
+    let host = host.trim_end_matches('/');
+    assert_eq!(login(&machine, &ours, "anna", "wrong-wrong"), 6, "{host}");
+    assert_eq!(login(&machine, &ours, "anna", "s3cret-s3cret"), 0);
+    let other = ours.name("other/app:1");
+    image(&machine, &["tag", &name, &other]).ok();
+    push(&other).code(6).says(&["other/app"]);
+    push(&name).ok();
+    ours.restart();
+    let again = image(&machine, &["push", "--ca", ours.ca(), &name]);
+    assert!(again.stderr.contains("is there"), "{again:?}");
+    image(&machine, &["rm", &name, &other]).ok();
+    image(&machine, &["prune", "--grace", "0s"]).ok();
+    assert_eq!(fs::read_dir(machine.path("data/images/layers")).unwrap().count(), 0);
+    let mut command = machine.command(&["run", "--rm", "--network", "none", "--ca", ours.ca(), &name]);
+    command.env("DOCKER_CONFIG", machine.path("docker")).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let ran = finish(command.spawn().unwrap());
+    assert_eq!(ran.ok(), "default as 1000 in /made/here with hello");
+}
