@@ -107,7 +107,9 @@ fn show(stage: &Stage, image: &str) -> Result<()> {
     let mut ports = Vec::new();
     for (name, wish) in INSTANCES {
         let port = free_port(wish)?;
-        step(&format!("start {name}: 64 MiB, half a core, 64 processes, port {port}"), || stage.start(image, name, port))?;
+        step(&format!("start {name}: 64 MiB, half a core, 64 processes, port {port}"), || {
+            stage.start(image, name, port)
+        })?;
         ports.push(port);
     }
     step("call them at their own addresses and at the published ports", || {

@@ -1,48 +1,37 @@
 //! Hashing content.
 
 use model::image::{Algorithm, Digest};
-use sha2::{Digest as _, Sha256, Sha512};
+use ring::digest::{Context, SHA256, SHA512};
 use std::io::{self, Read};
 
 /// A hash in the making.
 #[derive(Clone)]
-pub struct Hasher(State);
-
-#[derive(Clone)]
-enum State {
-    Sha256(Sha256),
-    Sha512(Sha512),
+pub struct Hasher {
+    algorithm: Algorithm,
+    context: Context,
 }
 
 impl Hasher {
     /// Nothing hashed so far.
     pub fn new(algorithm: Algorithm) -> Self {
-        Self(match algorithm {
-            Algorithm::Sha256 => State::Sha256(Sha256::new()),
-            Algorithm::Sha512 => State::Sha512(Sha512::new()),
-        })
+        let function = match algorithm {
+            Algorithm::Sha256 => &SHA256,
+            Algorithm::Sha512 => &SHA512,
+        };
+        Self { algorithm, context: Context::new(function) }
     }
     /// Its algorithm.
     pub fn algorithm(&self) -> Algorithm {
-        match self.0 {
-            State::Sha256(_) => Algorithm::Sha256,
-            State::Sha512(_) => Algorithm::Sha512,
-        }
+        self.algorithm
     }
     /// Adds bytes.
     pub fn update(&mut self, bytes: &[u8]) {
-        match &mut self.0 {
-            State::Sha256(hash) => hash.update(bytes),
-            State::Sha512(hash) => hash.update(bytes),
-        }
+        self.context.update(bytes);
     }
     /// The digest of all bytes added.
     pub fn finish(self) -> Digest {
-        match self.0 {
-            State::Sha256(hash) => Digest::new(Algorithm::Sha256, &hash.finalize()),
-            State::Sha512(hash) => Digest::new(Algorithm::Sha512, &hash.finalize()),
-        }
-        .expect("a hash function gives hashes of its own length")
+        let hash = self.context.finish();
+        Digest::new(self.algorithm, hash.as_ref()).expect("a hash function gives hashes of its own length")
     }
 }
 

@@ -74,7 +74,8 @@ pub fn make_room(printer: &mut Printer<'_, '_>, store: &Store) {
     match collect::run_if_due(store, &Options::default()) {
         Ok(Some(report)) if !report.items.is_empty() => {
             let freed = human::size(report.freed);
-            printer.warnings(&[format!("the disk is nearly full: images that nothing refers to were deleted, {freed}")]);
+            printer
+                .warnings(&[format!("the disk is nearly full: images that nothing refers to were deleted, {freed}")]);
         }
         Ok(_) => {}
         Err(error) => printer.warnings(&[format!("the disk is nearly full, and nothing could be deleted: {error}")]),

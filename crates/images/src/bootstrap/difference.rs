@@ -6,7 +6,7 @@ use crate::{
     layer::PackError,
     tarball::{Entry, Kind, Writer, shown},
 };
-use sha2::{Digest as _, Sha256};
+use ring::digest::{Context, SHA256};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     io::Write,
@@ -17,7 +17,7 @@ use std::{
 pub(super) struct Index {
     items: BTreeMap<Vec<u8>, Item>,
     /// The entry whose data comes.
-    open: Option<(Vec<u8>, Sha256)>,
+    open: Option<(Vec<u8>, Context)>,
 }
 
 struct Item {
@@ -32,7 +32,7 @@ impl Index {
         if let Some((path, hash)) = self.open.take()
             && let Some(item) = self.items.get_mut(&path)
         {
-            item.fingerprint = hash.finalize().into();
+            item.fingerprint = finished(hash);
         }
     }
 
@@ -45,8 +45,9 @@ impl Index {
         for (path, target) in targets {
             let of_target = self.items.get(&target).map(|item| item.fingerprint).unwrap_or_default();
             if let Some(item) = self.items.get_mut(&path) {
-                item.fingerprint =
-                    Sha256::new().chain_update(b"link").chain_update(&target).chain_update(of_target).finalize().into();
+                let mut hash = Context::new(&SHA256);
+                [&b"link"[..], &target, &of_target].into_iter().for_each(|part| hash.update(part));
+                item.fingerprint = finished(hash);
             }
         }
         self
@@ -78,11 +79,15 @@ impl Visitor for Index {
     }
 }
 
+fn finished(hash: Context) -> [u8; 32] {
+    hash.finish().as_ref().try_into().expect("SHA-256 gives 32 bytes")
+}
+
 /// A hash of all that is said of an entry but its name; its data follows.
-fn attributes(entry: &Entry) -> Sha256 {
-    let mut hash = Sha256::new();
+fn attributes(entry: &Entry) -> Context {
+    let mut hash = Context::new(&SHA256);
     let mut field = |bytes: &[u8]| {
-        hash.update((bytes.len() as u64).to_le_bytes());
+        hash.update(&(bytes.len() as u64).to_le_bytes());
         hash.update(bytes);
     };
     field(

@@ -12,7 +12,6 @@ use argon2::{
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 use std::io;
 use supervisor::Secret;
 
@@ -281,7 +280,7 @@ fn new_token() -> Result<Secret<String>, AccountError> {
 }
 
 fn hash_token(token: &str) -> String {
-    codec::hex(&Sha256::digest(token.as_bytes()))
+    codec::hex(&codec::hash(token.as_bytes()))
 }
 
 fn hash_password(password: &Secret<String>) -> Result<String, AccountError> {

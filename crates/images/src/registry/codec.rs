@@ -1,66 +1,49 @@
-//! Base64 (RFC 4648), HMAC-SHA-256 (RFC 2104), random bytes and the comparison of secrets.
-//!
-//! Three small functions that the protocol of tokens needs, over the hash that the store uses anyway.
+//! Base64 (RFC 4648), HMAC-SHA-256 (RFC 2104), random bytes and the comparison of secrets, as tokens and accounts use them.
 
-use sha2::{Digest, Sha256};
+use base64::{
+    Engine as _, alphabet,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig, general_purpose::URL_SAFE_NO_PAD},
+};
+use ring::{
+    digest::{SHA256, digest},
+    hmac,
+};
 
-const STANDARD: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-const URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+/// The standard alphabet; padding may be left out.
+const STANDARD: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// Encodes with the alphabet for URLs, without padding.
 pub(super) fn base64_url(bytes: &[u8]) -> String {
-    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let at = |index: usize| u32::from(chunk.get(index).copied().unwrap_or(0));
-        let bits = at(0) << 16 | at(1) << 8 | at(2);
-        for digit in 0..=chunk.len() {
-            let value = bits >> (18 - 6 * digit) & 63;
-            out.push(char::from(URL[value as usize]));
-        }
-    }
-    out
+    URL_SAFE_NO_PAD.encode(bytes)
 }
 
 /// Decodes the alphabet for URLs, without padding; `None` if anything else is in it.
 pub(super) fn base64_url_decode(text: &str) -> Option<Vec<u8>> {
-    decode(text, URL)
+    URL_SAFE_NO_PAD.decode(text).ok()
 }
 
 /// Decodes the standard alphabet; padding may be left out.
 pub(super) fn base64_decode(text: &str) -> Option<Vec<u8>> {
-    decode(text.trim_end_matches('='), STANDARD)
-}
-
-fn decode(text: &str, alphabet: &[u8; 64]) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(text.len() * 3 / 4);
-    let (mut bits, mut count) = (0u32, 0u32);
-    for byte in text.bytes() {
-        let value = alphabet.iter().position(|digit| *digit == byte)?;
-        bits = bits << 6 | u32::try_from(value).ok()?;
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            out.push(u8::try_from(bits >> count & 0xff).ok()?);
-        }
-    }
-    // What is left over must be less than a digit, and nothing.
-    (count < 6 && bits & ((1 << count) - 1) == 0).then_some(out)
+    STANDARD.decode(text).ok()
 }
 
 /// The code that proves that whoever made it knows `key`.
 pub(super) fn hmac(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
-    const BLOCK: usize = 64;
-    let mut inner = [0x36; BLOCK];
-    let mut outer = [0x5c; BLOCK];
-    for (index, byte) in key.iter().enumerate() {
-        inner[index] ^= byte;
-        outer[index] ^= byte;
-    }
-    let mut hash = Sha256::new().chain_update(inner);
-    for part in parts {
-        hash.update(part);
-    }
-    Sha256::new().chain_update(outer).chain_update(hash.finalize()).finalize().into()
+    let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key));
+    parts.iter().for_each(|part| context.update(part));
+    array(context.sign().as_ref())
+}
+
+/// SHA-256.
+pub(super) fn hash(bytes: &[u8]) -> [u8; 32] {
+    array(digest(&SHA256, bytes).as_ref())
+}
+
+fn array(code: &[u8]) -> [u8; 32] {
+    code.try_into().expect("SHA-256 gives 32 bytes")
 }
 
 /// Compares in a time that does not tell where the first difference is.

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use ring::digest::{self, Context as Hash, SHA256};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use crate::run;
 
@@ -98,7 +98,7 @@ impl Layout {
 
 /// `sha256:` and the hash of these bytes.
 pub fn digest(bytes: &[u8]) -> String {
-    spelled(Sha256::digest(bytes).as_slice())
+    spelled(digest::digest(&SHA256, bytes).as_ref())
 }
 
 /// The same of a file.
@@ -108,10 +108,10 @@ pub fn digest(bytes: &[u8]) -> String {
 pub fn digest_of(path: &Path) -> Result<String> {
     let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
     let mut reader = BufReader::new(file);
-    let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 20]);
+    let (mut hash, mut buffer) = (Hash::new(&SHA256), vec![0; 1 << 20]);
     loop {
         match reader.read(&mut buffer).with_context(|| format!("cannot read {}", path.display()))? {
-            0 => return Ok(spelled(hash.finalize().as_slice())),
+            0 => return Ok(spelled(hash.finish().as_ref())),
             length => hash.update(&buffer[..length]),
         }
     }
