@@ -75,7 +75,7 @@ pub fn run(options: &Options) -> Result<()> {
     let start = Instant::now();
     setup::run()?;
     let stage = prepare(options)?;
-    step("remove what an earlier demo left", || stage.jdos.clear())?;
+    step("remove what an earlier demo left", || stage.reset())?;
     let shown = stage.image(options).and_then(|image| show(&stage, &image).map(|()| image));
     let cleaned = match options.keep && shown.is_ok() {
         true => Ok(()),
@@ -204,10 +204,15 @@ impl Stage {
         Ok(())
     }
 
+    /// No container, and no network on the host.
+    fn reset(&self) -> Result<()> {
+        self.jdos.run(&["reset", "--force"]).map(drop)
+    }
+
     /// Stops with grace, removes, and looks that nothing is left.
     fn clean(&self) -> Result<()> {
         self.jdos.run(&["stop", "--ignore", "web-1", "web-2", "web-3"])?;
-        self.jdos.clear()?;
+        self.reset()?;
         let left = self.jdos.json(&["ps", "--all"])?;
         ensure!(left.as_array().is_some_and(Vec::is_empty), "something is left: {left}");
         Ok(())
