@@ -99,7 +99,7 @@ fn prepare(options: &Options) -> Result<Stage> {
     fs::create_dir_all(&web).with_context(|| format!("cannot make {}", web.display()))?;
     fs::copy(&built, web.join("web")).with_context(|| format!("cannot write {}", web.join("web").display()))?;
     let data = options.data.clone().unwrap_or_else(|| folder.join("data"));
-    let base = format!("base:{}", options.suite);
+    let base = format!("debian:{}", options.suite);
     Ok(Stage { jdos: Containers::new(&binary, &data), binary, folder, data, base, web })
 }
 
