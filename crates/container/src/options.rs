@@ -194,6 +194,9 @@ pub struct CreateOptions {
     pub devices: Vec<String>,
     /// `SOURCE:INSIDE[:OPTIONS]`; a source without `/` names a volume. `INSIDE` alone is a volume of the container's own.
     pub volumes: Vec<String>,
+    /// Places inside for volumes of the container's own that its image asks for. An image is nobody to name a path of the
+    /// host, so these are never read as the text of a flag.
+    pub image_volumes: Vec<String>,
     /// `INSIDE[:OPTIONS]`.
     pub tmpfs: Vec<String>,
     /// Kernel parameters of the container's own namespaces.
@@ -261,6 +264,7 @@ impl CreateOptions {
             seccomp: SeccompChoice::Default,
             devices: Vec::new(),
             volumes: Vec::new(),
+            image_volumes: Vec::new(),
             tmpfs: Vec::new(),
             sysctl: Vec::new(),
             ulimit: Vec::new(),

@@ -6,6 +6,8 @@
 
 #[path = "survival/ground.rs"]
 mod ground;
+#[path = "survival/images.rs"]
+mod images;
 
 use ground::{Ground, Random, Role, Running, kill_9, names_in, rounds, until};
 use std::{

@@ -109,6 +109,11 @@ impl Builder<'_> {
                 add(mount, "--volume", text, self);
             }
         }
+        for text in &self.options.image_volumes {
+            if let Some(mount) = self.faults.take(Volume::own(text)).and_then(|own| self.volume(text, own)) {
+                add(mount, "the image's volume", text, self);
+            }
+        }
         for text in &self.options.tmpfs {
             if let Some(parsed) = self.faults.take(tmpfs::parse(text)) {
                 add(mount(parsed.inside, "tmpfs", "tmpfs", &parsed.options.join(" ")), "--tmpfs", text, self);

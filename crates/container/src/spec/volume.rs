@@ -113,7 +113,7 @@ impl Volume {
     }
 
     /// A volume of the container's own at this path.
-    fn own(inside: &str) -> Result<Self, Fault> {
+    pub(crate) fn own(inside: &str) -> Result<Self, Fault> {
         let fail = |why: &str| Fault::new("--volume", why).of(inside);
         let inside = mounts::clean(Path::new(inside)).ok_or_else(|| fail("the path inside is not absolute"))?;
         if let Some(why) = mounts::forbidden(&inside, false) {

@@ -194,6 +194,22 @@ fn a_volume_of_the_image_begins_with_its_content_and_goes_with_the_container() {
     assert_eq!(fs::read_dir(machine.path("data/volumes")).unwrap().count(), 1);
 }
 
+/// What stands in an image is not the text of a flag: no path of the host is in it.
+#[test]
+fn a_hostile_volume_of_an_image_is_a_place_inside() {
+    let machine = Machine::new();
+    let registry = Registry::new(&machine);
+    let secret = machine.file("secret/file", "of the host");
+    let evil = format!("{}:/x", secret.parent().unwrap().display());
+    let name = registry.name("evil/app:1");
+    let config = json!({ "Env": ["PATH=/bin"], "Volumes": { evil: {} } });
+    Image::new(&machine, "evil").layer(&machine.root).push(&config, &name);
+    let ran = run(&machine, &[&name, "sh", "-c", "ls /x 2>&1; cat /x/file; grep -c ' /x ' /proc/self/mountinfo"]);
+    assert!(!ran.stdout.contains("of the host"), "{ran:?}");
+    assert!(ran.stdout.ends_with("0\n"), "nothing is mounted there: {ran:?}");
+    assert_eq!(fs::read_to_string(&secret).unwrap(), "of the host");
+}
+
 #[test]
 fn one_set_of_layers_serves_containers_of_different_users() {
     let machine = Machine::new();

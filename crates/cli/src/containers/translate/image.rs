@@ -26,9 +26,9 @@ pub struct FromImage {
 pub fn command(entrypoint: Option<Vec<String>>, command: &[String], config: Option<&Config>) -> Vec<String> {
     let own = |words: Option<&Option<Vec<String>>>| words.and_then(Clone::clone).unwrap_or_default();
     let given = entrypoint.is_some();
-    // An image may say that it has none by one empty word.
-    let mut words = entrypoint.unwrap_or_else(|| own(config.map(Config::entrypoint)));
-    words.retain(|word| !word.is_empty() || given);
+    // An image may say that it has none by one empty word. Among others it is an argument like any.
+    let of_image = || Some(own(config.map(Config::entrypoint))).filter(|words| words != &[""]).unwrap_or_default();
+    let mut words = entrypoint.unwrap_or_else(of_image);
     match command {
         [] if !given => words.extend(own(config.map(Config::cmd))),
         command => words.extend_from_slice(command),
@@ -73,7 +73,7 @@ pub fn complete(options: &mut CreateOptions, image: &FromImage, problems: &mut P
     volumes.sort();
     for volume in volumes {
         if !is_mounted(options, Path::new(volume)) {
-            options.volumes.push(if volume.starts_with('/') { volume.clone() } else { format!("/{volume}") });
+            options.image_volumes.push(if volume.starts_with('/') { volume.clone() } else { format!("/{volume}") });
         }
     }
     let mut ports: Vec<String> = config.exposed_ports().iter().flatten().cloned().collect();
@@ -85,12 +85,13 @@ pub fn complete(options: &mut CreateOptions, image: &FromImage, problems: &mut P
 fn is_mounted(options: &CreateOptions, place: &Path) -> bool {
     let clean = |text: &str| Path::new("/").join(text.trim_start_matches('/')).components().collect::<PathBuf>();
     let place = clean(&place.to_string_lossy());
+    let own = options.image_volumes.iter().map(|inside| clean(inside));
     let volumes = options.volumes.iter().map(|volume| match volume.split(':').nth(1) {
         Some(inside) => clean(inside),
         None => clean(volume),
     });
     let tmpfs = options.tmpfs.iter().map(|tmpfs| clean(tmpfs.split(':').next().unwrap_or_default()));
-    volumes.chain(tmpfs).any(|mounted| mounted == place)
+    volumes.chain(tmpfs).chain(own).any(|mounted| mounted == place)
 }
 
 #[cfg(test)]
@@ -130,6 +131,8 @@ mod tests {
         let cmd = image(r#"{"Entrypoint": [""], "Cmd": ["sh"]}"#).config;
         assert_eq!(command(None, &[], Some(&cmd)), ["sh"]);
         assert_eq!(command(None, &words(&["x"]), None), ["x"]);
+        let empty = image(r#"{"Entrypoint": ["sh", "-c", ""]}"#).config;
+        assert_eq!(command(None, &[], Some(&empty)), ["sh", "-c", ""]);
     }
 
     #[test]
@@ -167,8 +170,19 @@ mod tests {
             options.volumes = words(&["db:/var/lib/db", "/cache"]);
             options.tmpfs = words(&["/tmp/x:size=1m"]);
         });
-        assert_eq!(options.volumes, ["db:/var/lib/db", "/cache", "/data"]);
+        assert_eq!(options.volumes, ["db:/var/lib/db", "/cache"]);
+        assert_eq!(options.image_volumes, ["/data"]);
         let image = options.image.unwrap();
         assert_eq!((image.name.as_str(), image.ports), ("web:1", words(&["53/udp", "80/tcp"])));
+    }
+
+    /// A host path in an image's volume would hand the host over to whoever made the image.
+    #[test]
+    fn an_image_names_no_path_of_the_host() {
+        for evil in ["/:/host", "/root/.ssh:/x", "/etc:/x:U", "db:/x"] {
+            let (options, _) = completed(&format!(r#"{{"Volumes": {{"{evil}": {{}}}}}}"#), |_| ());
+            assert!(options.volumes.is_empty(), "{evil}: {:?}", options.volumes);
+            assert_eq!(options.image_volumes.len(), 1);
+        }
     }
 }

@@ -291,7 +291,8 @@ fn it_is_small_has_one_thread_and_rests() {
         line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
     };
     let attached = pss();
-    assert!(attached <= 64, "{attached} kB with a client");
+    // Its program counts less the more monitors run on the machine: this is the sum when it is alone.
+    assert!(attached <= 96, "{attached} kB with a client");
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     assert!(status.contains("\nThreads:\t1\n"), "{status}");
     let switches = || -> u64 {
@@ -304,7 +305,9 @@ fn it_is_small_has_one_thread_and_rests() {
     thread::sleep(Duration::from_millis(500));
     assert_eq!(switches(), before, "it wakes for nothing");
     drop(client);
-    eventually("memory is given back when the last client has left", || (pss() <= attached - 24).then_some(()));
+    eventually("memory is given back when the last client has left", || {
+        (pss() <= (attached - 24).min(64)).then_some(())
+    });
     running.go();
     running.wait();
 }
