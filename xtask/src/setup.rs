@@ -34,7 +34,7 @@ const fn program(name: &'static str, packages: [&'static str; 4]) -> Need {
     Need { what: Sign::Program(name), debian, fedora, arch, suse }
 }
 
-const NEEDS: [Need; 16] = [
+const NEEDS: [Need; 18] = [
     program("cc", ["gcc", "gcc", "gcc", "gcc"]),
     Need {
         what: Sign::File(&["/usr/lib/x86_64-linux-gnu/libc.a", "/usr/lib64/libc.a", "/usr/lib/libc.a"]),
@@ -52,6 +52,8 @@ const NEEDS: [Need; 16] = [
     program("mke2fs", ["e2fsprogs", "e2fsprogs", "e2fsprogs", "e2fsprogs"]),
     program("openssl", ["openssl", "openssl", "openssl", "openssl"]),
     program("skopeo", ["skopeo", "skopeo", "skopeo", "skopeo"]),
+    program("buildah", ["buildah", "buildah", "buildah", "buildah"]),
+    program("podman", ["podman", "podman", "podman", "podman"]),
     program("docker-registry", ["docker-registry", "docker-distribution", "distribution", "distribution-registry"]),
     program("mmdebstrap", ["mmdebstrap", "mmdebstrap", "mmdebstrap", "mmdebstrap"]),
     Need {

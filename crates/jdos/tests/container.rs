@@ -1,5 +1,5 @@
 //! Containers end to end: the built program against the real kernel. Needs root, `busybox-static`, `nft`, `runc`,
-//! `docker-registry` and `skopeo`.
+//! `docker-registry`, `skopeo`, `buildah`, `podman` and `openssl`.
 //!
 //! Every test has folders of its own and, when it passes, has left nothing on the machine (see [`machine`]).
 #![allow(clippy::unwrap_used)] // helpers of tests are tests, which clippy sees in functions marked so only
