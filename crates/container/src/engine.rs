@@ -21,7 +21,7 @@ mod volumes;
 pub use create::{Claim, Created};
 pub use error::{EngineError, ErrorKind};
 pub use exec::{Exec, ExecIo, ExecOptions};
-pub use observe::{Inspect, Status};
+pub use observe::{Inspect, Status, Survey};
 pub use reconcile::{Reconciled, Trouble};
 pub use reset::{RemovedContainer, Reset};
 pub use start::{Started, Viewer};
@@ -39,9 +39,10 @@ use error::At;
 use model::{ContainerId, ContainerName, NetworkName};
 use remove::AGAIN;
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write},
     ops::ControlFlow,
-    os::fd::AsFd,
+    os::{fd::AsFd, unix::fs::OpenOptionsExt},
     path::Path,
     time::{Duration, Instant},
 };
@@ -93,14 +94,14 @@ impl Engine {
         }
     }
 
-    /// Ids of all recorded containers.
+    /// Ids of all recorded containers. A record that a power cut emptied is none: it is swept.
     fn ids(&self) -> Result<Vec<ContainerId>, EngineError> {
         let folder = self.layout.data().join("containers");
         let mut ids = Vec::new();
         for entry in fs::read_dir(&folder).at("list", &folder)? {
             let entry = entry.at("list", &folder)?;
             if let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<ContainerId>().ok())
-                && entry.path().join("record.json").exists()
+                && fs::metadata(entry.path().join("record.json")).is_ok_and(|record| record.len() > 0)
             {
                 ids.push(id);
             }
@@ -121,6 +122,10 @@ impl Engine {
             }
             Err(error) => return Err(error).at("read", &path),
         };
+        // All that a power cut leaves of what was never forced to disk.
+        if text.iter().all(|byte| *byte == 0) {
+            return Err(EngineError::NotFound { reference: id.to_string() });
+        }
         serde_json::from_slice(&text).map_err(io::Error::from).at("read", &path)
     }
 
@@ -130,11 +135,14 @@ impl Engine {
         let path = self.layout.container(&record.id).join("record.json");
         let temporary = path.with_extension("json.tmp");
         let write = || -> io::Result<()> {
-            fs::write(&temporary, serde_json::to_vec(record)?)?;
+            // Variables may be secrets.
+            let mut file =
+                fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+            file.write_all(&serde_json::to_vec(record)?)?;
             if record.remove {
                 return fs::rename(&temporary, &path);
             }
-            fs::File::open(&temporary)?.sync_all()?;
+            file.sync_all()?;
             fs::rename(&temporary, &path)?;
             sync_folder(&self.layout.container(&record.id))
         };

@@ -6,7 +6,7 @@
 use model::{ContainerId, ContainerName, NetworkName};
 use std::{
     fs, io,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -24,7 +24,10 @@ impl Layout {
     /// Run folder that goes with [`Layout::DATA`].
     pub const RUN: &'static str = "/run/jdos";
 
-    /// Makes the folders if they are not there (mode 0711 and 0700).
+    /// Makes the folders if they are not there.
+    ///
+    /// Those with files that containers write are nobody's but root's: what is set-uid in there would be so for every user of
+    /// the machine who can reach it. The monitors and what mounts it all are root and have it open, or need not.
     ///
     /// # Errors
     /// That of the file system.
@@ -39,8 +42,16 @@ impl Layout {
         };
         make(&run, 0o711)?;
         let run = run.canonicalize()?;
-        for folder in ["containers", "names", "networks", "volumes", "users"] {
+        for folder in ["names", "networks", "users"] {
             make(&data.join(folder), 0o711)?;
+        }
+        for folder in ["containers", "volumes"] {
+            let path = data.join(folder);
+            make(&path, 0o700)?;
+            // It may have been made by an earlier version, or by hand.
+            if fs::metadata(&path)?.permissions().mode() & 0o777 != 0o700 {
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o700))?;
+            }
         }
         for folder in ["containers", "bin", "published"] {
             make(&run.join(folder), 0o711)?;

@@ -19,6 +19,7 @@ pub mod network;
 pub mod options;
 pub mod plan;
 pub mod record;
+mod removal;
 pub mod runtime;
 pub mod seccomp;
 pub mod spec;

@@ -91,6 +91,17 @@ impl Record {
     pub fn identity(&self) -> &str {
         if self.named { self.name.as_str() } else { self.id.as_str() }
     }
+    /// Whether its processes may make control groups of their own, below the container's.
+    pub fn may_make_groups(&self) -> bool {
+        let read_only = |mount: &oci_spec::runtime::Mount| {
+            mount.options().iter().flatten().any(|option| matches!(option.as_str(), "ro" | "rro"))
+        };
+        self.spec
+            .mounts()
+            .iter()
+            .flatten()
+            .any(|mount| matches!(mount.typ().as_deref(), Some("cgroup" | "cgroup2")) && !read_only(mount))
+    }
     /// Whether a terminal is allocated.
     pub fn tty(&self) -> bool {
         self.spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false)

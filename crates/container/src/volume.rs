@@ -183,7 +183,7 @@ impl Volumes {
 }
 
 fn discard(path: &Path) -> Result<(), VolumeError> {
-    match fs::remove_dir_all(path) {
+    match crate::removal::remove_tree(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         done => done.at("remove", path),
     }

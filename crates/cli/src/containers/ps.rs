@@ -59,7 +59,14 @@ pub fn ps(context: &mut Context<'_, '_, '_>, arguments: &PsArguments) -> Result<
     })?;
     let all = arguments.all || !filter.statuses.is_empty();
     loop {
-        let mut containers = context.engine.list().map_err(|error| Failure::from_engine(&error))?;
+        let survey = context.engine.survey().map_err(|error| Failure::from_engine(&error))?;
+        for (id, error) in &survey.unreadable {
+            let failure = Failure::from_engine(error);
+            let why = failure.why.first().map(|why| format!(": {why}")).unwrap_or_default();
+            let next = format!("; remove it with jdos container rm --force {}", id.short());
+            context.printer.warnings(&[format!("{} is left out: {}{why}{next}", id.short(), failure.what)]);
+        }
+        let mut containers = survey.containers;
         containers.retain(|container| {
             let ended = matches!(container.status, Status::Created | Status::Exited);
             (all || !ended) && filter.keeps(container)

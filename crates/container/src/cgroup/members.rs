@@ -259,9 +259,7 @@ fn is_below(group: Option<&str>, path: &str) -> bool {
 
 /// A zombie, or gone: nothing is left to be killed.
 fn is_dying(pid: i32) -> bool {
-    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
-    // The name before the state may have any character in it.
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['Z', 'X']))
+    fs::read(format!("/proc/{pid}/stat")).map_or(true, |stat| crate::runtime::identity::alive(&stat).is_none())
 }
 
 /// At most ten of them, with their names.

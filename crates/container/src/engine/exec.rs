@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use model::ContainerId;
 use oci_spec::runtime::{LinuxCapabilities, LinuxNamespaceType};
 use rustix::{
-    fs::{MemfdFlags, Mode, OFlags, memfd_create, open},
+    fs::{Gid, MemfdFlags, Mode, OFlags, Uid, fchown, memfd_create, open},
     net::{AddressFamily, SocketFlags, SocketType, socketpair},
     pipe::{PipeFlags, pipe_with},
 };
@@ -149,9 +149,13 @@ impl Engine {
             inside.push(if piped {
                 let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
                 let (mine, yours) = if index == 0 { (write, read) } else { (read, write) };
+                // To the container's root, who gives it to the process's user: /dev/stdout can be opened by name then.
+                if let Users::Private { base, .. } = &plan.users {
+                    fchown(&yours, Some(Uid::from_raw(*base)), Some(Gid::from_raw(*base)))?;
+                }
                 *slot = Some(mine);
                 yours
-            } else if io == ExecIo::Inherit && !options.tty {
+            } else if io == ExecIo::Inherit && !options.tty && (index > 0 || options.interactive) {
                 let own: BorrowedFd<'_> = match index {
                     0 => rustix::stdio::stdin(),
                     1 => rustix::stdio::stdout(),

@@ -10,6 +10,7 @@ use super::{
 use crate::{
     cgroup::{CgroupError, Extras, Host},
     options::ResourceOptions,
+    record::Record,
     runtime::{self, identity, number},
     spec::{self, Facts},
     state::Exit,
@@ -59,8 +60,7 @@ impl Engine {
         // Not for the lock alone: whoever starts it again at this moment would hold it for as long as that runs.
         loop {
             if let Some(lock) = self.try_lock(id)? {
-                self.finish(id, &lock)?;
-                return if record.remove { self.forget(&record) } else { Ok(()) };
+                return if record.remove { self.finish_whole(&record, &lock) } else { self.finish(id, &lock) };
             }
             if self.observe(id)?.state.is_some_and(|now| (now.pid, now.start_time) != (state.pid, state.start_time)) {
                 return Ok(());
@@ -152,7 +152,20 @@ impl Engine {
 
     /// Clears away what a run left: groups, published ports, leases, the run folder. The holder of the lock calls it once
     /// the init process is gone; twice is the same as once.
-    pub(super) fn finish(&self, id: &ContainerId, _lock: &Lock) -> Result<(), EngineError> {
+    pub(super) fn finish(&self, id: &ContainerId, lock: &Lock) -> Result<(), EngineError> {
+        self.clear(id, lock)?;
+        self.remove_running(id)
+    }
+
+    /// The same, and removes the container: before the lock goes, so that nobody starts it meanwhile.
+    pub(super) fn finish_whole(&self, record: &Record, lock: &Lock) -> Result<(), EngineError> {
+        self.clear(&record.id, lock)?;
+        self.forget(record)?;
+        self.remove_running(&record.id)
+    }
+
+    /// What [`Engine::finish`] does before it gives the lock up.
+    pub(super) fn clear(&self, id: &ContainerId, _lock: &Lock) -> Result<(), EngineError> {
         let state = self.state(id)?;
         let fail = |source| EngineError::cgroup("clear away", id, source);
         let path = state.as_ref().map_or_else(|| self.layout.cgroup(id), |state| state.cgroup.clone());
@@ -173,13 +186,15 @@ impl Engine {
         if state.is_some() && self.layout.container(id).exists() && !exit.exists() {
             self.ended_unseen(id)?;
         }
-        self.remove_running(id)
+        Ok(())
     }
 
     /// Nobody saw it end: that it has is all there is to say.
     pub(super) fn ended_unseen(&self, id: &ContainerId) -> Result<(), EngineError> {
         let (begun, exit) = (self.begun(id), self.layout.container(id).join("exit"));
         fs::write(&begun, format!("-1 {} 0 0\n", Timestamp::now().as_nanosecond())).at("write", &begun)?;
+        // Without it a power cut may leave an exit file with nothing in it.
+        fs::File::open(&begun).and_then(|file| file.sync_all()).at("write", &begun)?;
         fs::rename(&begun, &exit).at("write", &exit)
     }
 
@@ -220,11 +235,7 @@ pub(crate) fn finish_role(mut arguments: std::env::ArgsOs) -> ExitCode {
         let finish = || {
             let engine = Engine::open(Path::new(&data), Some(Path::new(&run)))?;
             let record = engine.record(&id)?;
-            engine.finish(&id, &lock)?;
-            if record.remove {
-                engine.forget(&record)?;
-            }
-            Ok(())
+            if record.remove { engine.finish_whole(&record, &lock) } else { engine.finish(&id, &lock) }
         };
         Some(finish())
     };

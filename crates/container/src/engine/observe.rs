@@ -85,6 +85,15 @@ pub(super) struct Observed {
     pub state: Option<State>,
 }
 
+/// All containers.
+#[derive(Debug)]
+pub struct Survey {
+    /// Newest first.
+    pub containers: Vec<Inspect>,
+    /// Those that can not be looked at, and why: their record is damaged, or of another version.
+    pub unreadable: Vec<(ContainerId, EngineError)>,
+}
+
 impl Engine {
     /// The recorded state, whether or not it still holds.
     pub(super) fn state(&self, id: &ContainerId) -> Result<Option<State>, EngineError> {
@@ -187,20 +196,28 @@ impl Engine {
         })
     }
 
-    /// All containers, newest first. One that is removed meanwhile is left out.
+    /// All containers, newest first, and why others could not be looked at. One that is removed meanwhile is left out.
     ///
     /// # Errors
     /// [`EngineError::File`].
-    pub fn list(&self) -> Result<Vec<Inspect>, EngineError> {
-        let mut all = Vec::new();
+    pub fn survey(&self) -> Result<Survey, EngineError> {
+        let (mut all, mut unreadable) = (Vec::new(), Vec::new());
         for id in self.ids()? {
             match self.inspect(&id) {
                 Ok(one) => all.push(one),
                 Err(EngineError::NotFound { .. }) => {}
-                Err(error) => return Err(error),
+                Err(error) => unreadable.push((id, error)),
             }
         }
         all.sort_by(|a, b| b.created_at.cmp(&a.created_at).then_with(|| a.id.cmp(&b.id)));
-        Ok(all)
+        Ok(Survey { containers: all, unreadable })
+    }
+
+    /// All containers that can be looked at, newest first.
+    ///
+    /// # Errors
+    /// [`EngineError::File`].
+    pub fn list(&self) -> Result<Vec<Inspect>, EngineError> {
+        self.survey().map(|survey| survey.containers)
     }
 }

@@ -135,9 +135,9 @@ impl Engine {
             }
             (record, _) => {
                 self.end_now(id)?;
-                self.finish(id, &lock)?;
-                if let Some(record) = record.filter(|record| record.remove) {
-                    self.forget(&record)?;
+                match record.filter(|record| record.remove) {
+                    Some(record) => self.finish_whole(&record, &lock)?,
+                    None => self.finish(id, &lock)?,
                 }
                 done.swept.push(format!("run of {id}"));
                 Ok(false)
@@ -175,8 +175,7 @@ impl Engine {
         // Once more, now that nobody changes it.
         match (self.observe(id)?.state, look()?) {
             (None, Some((record, true))) => {
-                self.finish(id, &lock)?;
-                self.forget(&record)?;
+                self.finish_whole(&record, &lock)?;
                 Ok(Some(format!("container {id}")))
             }
             (None, Some((_, false))) => {
@@ -367,7 +366,7 @@ impl Engine {
     /// What the monitor becomes at the end, when there is more to clear away than it does itself.
     pub(super) fn finally(&self, record: &Record) -> Result<Vec<String>, EngineError> {
         let plain = record.runtime == RuntimeKind::Jdos; // another keeps more than files
-        if plain && !record.remove && record.ports.is_empty() {
+        if plain && !record.remove && record.ports.is_empty() && !record.may_make_groups() {
             return Ok(Vec::new());
         }
         let own = std::env::current_exe().at("find", Path::new("/proc/self/exe"))?;

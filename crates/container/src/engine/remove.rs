@@ -5,7 +5,7 @@ use super::{
     error::{At, EngineError},
     lock::Lock,
 };
-use crate::{cgroup, record::Record};
+use crate::{cgroup, record::Record, removal::remove_tree};
 use model::{ContainerId, ContainerName, NetworkMode};
 use rustix::fs::FlockOperation;
 use std::{
@@ -27,9 +27,7 @@ impl Engine {
     /// [`EngineError::WrongState`] when it runs and is not to be forced, [`EngineError::Busy`] when another process
     /// changes it, [`EngineError::File`].
     pub fn remove(&self, id: &ContainerId, force: bool) -> Result<(), EngineError> {
-        let record = self.record(id)?;
-        let _lock = self.end_for_removal(id, force)?;
-        self.forget(&record)
+        self.remove_with(id, force, |_| Ok(()))
     }
 
     /// As [`Engine::remove`], with the volumes that are its own.
@@ -37,17 +35,35 @@ impl Engine {
     /// # Errors
     /// As [`Engine::remove`].
     pub fn remove_whole(&self, id: &ContainerId, force: bool) -> Result<(), EngineError> {
-        let record = self.record(id)?;
-        let _lock = self.end_for_removal(id, force)?;
         // While there is a record, so that whoever is cut off here can be told to do it again.
-        self.remove_own_volumes(&record)?;
-        self.forget(&record)
+        self.remove_with(id, force, |record| self.remove_own_volumes(record))
     }
 
-    /// Clears away what there is of a run, which must have ended unless it is to be killed; gives the lock.
-    fn end_for_removal(&self, id: &ContainerId, force: bool) -> Result<Lock, EngineError> {
+    fn remove_with(
+        &self,
+        id: &ContainerId,
+        force: bool,
+        first: impl FnOnce(&Record) -> Result<(), EngineError>,
+    ) -> Result<(), EngineError> {
+        let record = match self.record(id) {
+            // What can not be read can not be asked what it is; by force it goes all the same.
+            Err(EngineError::File { source, .. }) if force && is_damaged(&source) => None,
+            record => Some(record?),
+        };
+        let lock = self.lock_for_removal(id, force)?;
+        self.clear(id, &lock)?;
+        match record {
+            Some(record) => first(&record).and_then(|()| self.forget(&record))?,
+            None => self.discard(id)?,
+        }
+        // Last: as long as the lock is ours nobody starts what is half removed.
+        self.remove_running(id)
+    }
+
+    /// Takes the lock of a container that does not run, or is ended by force.
+    fn lock_for_removal(&self, id: &ContainerId, force: bool) -> Result<Lock, EngineError> {
         let end = Instant::now() + PATIENCE;
-        let lock = loop {
+        loop {
             if self.observe(id)?.state.is_some() {
                 if !force {
                     let status = Status::Running;
@@ -56,7 +72,7 @@ impl Engine {
                 self.end_now(id)?;
             }
             if let Some(lock) = self.try_lock(id)? {
-                break lock;
+                return Ok(lock);
             }
             if !force || Instant::now() > end {
                 return Err(EngineError::busy("remove", id));
@@ -64,9 +80,7 @@ impl Engine {
             // Its holder clears away, or is about to start it. To wait for the lock would be to wait for the end of what
             // is started; so look again.
             std::thread::sleep(AGAIN);
-        };
-        self.finish(id, &lock)?;
-        Ok(lock)
+        }
     }
 
     /// Removes the name and the data folder of a container, and of one that was to go by itself its own volumes. One that was
@@ -133,8 +147,13 @@ impl Engine {
     pub(super) fn discard(&self, id: &ContainerId) -> Result<(), EngineError> {
         let folder = self.layout.container(id);
         ignore_missing(fs::remove_file(folder.join("record.json"))).at("remove", &folder)?;
-        ignore_missing(fs::remove_dir_all(&folder)).at("remove", &folder)
+        ignore_missing(remove_tree(&folder)).at("remove", &folder)
     }
+}
+
+/// Whether a record was read and is none.
+fn is_damaged(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
 }
 
 pub(super) fn ignore_missing(result: io::Result<()>) -> io::Result<()> {

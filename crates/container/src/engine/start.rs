@@ -87,6 +87,14 @@ impl Engine {
             }
             std::thread::sleep(AGAIN);
         };
+        // Once more: it may have been removed, or changed, while the lock was another's.
+        let record = match self.record(id) {
+            Err(error @ EngineError::NotFound { .. }) => {
+                self.remove_running(id)?;
+                return Err(error);
+            }
+            record => record?,
+        };
         if let Some(state) = self.observe(id)?.state {
             drop(self.replace_monitor(id, &state, &lock)?); // what it lost is in its state
             return Err(wrong());

@@ -64,6 +64,6 @@ impl Engine {
 
     fn remove_volume(&self, name: &str) -> Result<(), EngineError> {
         let path = self.layout.volumes().join(name);
-        ignore_missing(fs::remove_dir_all(&path)).at("remove", &path)
+        ignore_missing(crate::removal::remove_tree(&path)).at("remove", &path)
     }
 }

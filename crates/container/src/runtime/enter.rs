@@ -52,12 +52,10 @@ fn start(report: BorrowedFd<'_>) -> Result<i32, Failure> {
 pub fn enter(plan: &ExecPlan, report: BorrowedFd<'_>) -> Result<i32, Failure> {
     let gone = || Failure::new(FailureKind::Failed, "enter", "the container", "it has ended");
     let init = identity::open(plan.pid, plan.start_time).during("open", "the container's init")?.ok_or_else(gone)?;
-    let cgroup = Host::detect()
-        .and_then(|host| host.open(&plan.cgroup))
-        .map_err(|error| Failure::new(FailureKind::Failed, "open", "the container's control groups", error))?;
     let failed = |error| Failure::new(FailureKind::Failed, "open", "the container's control groups", error);
+    let cgroup = Host::detect().and_then(|host| host.open(&plan.cgroup)).map_err(failed)?;
     let tasks = cgroup.task_files().map_err(failed)?;
-    let unified = cgroup.unified_fd().map_err(failed)?;
+    let mut unified = cgroup.unified_fd().map_err(failed)?;
     drop(cgroup);
     let filter = program::read_filter(&plan.program)?;
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
@@ -78,7 +76,19 @@ pub fn enter(plan: &ExecPlan, report: BorrowedFd<'_>) -> Result<i32, Failure> {
     // Two steps, because whoever may trace the process from inside (with CAP_SYS_PTRACE) may do so from its birth on: a first
     // one is born in the container's v2 group and nowhere else, lets go of what leads back to the host, enters, and has the
     // process born as a child of this one. The kernel also lets nobody into a group from within its namespace.
-    let first = process::clone(0, unified.as_ref().map(AsFd::as_fd)).during("clone", "the way into the container")?;
+    let born_in = |group: Option<&OwnedFd>| process::clone(0, group.map(AsFd::as_fd));
+    let first = match born_in(unified.as_ref()) {
+        // The container has handed controllers down to groups of its own, and so no process can be in this one: into
+        // that of its init, then.
+        Err(rustix::io::Errno::BUSY) => {
+            let group = group_of_init(plan)?;
+            let open = || Host::detect()?.open(&group)?.unified_fd();
+            unified = open().map_err(failed)?;
+            born_in(unified.as_ref())
+        }
+        first => first,
+    }
+    .during("clone", "the way into the container")?;
     let first = match first {
         Side::Child => {
             drop((ours, birth, unified));
@@ -123,6 +133,17 @@ pub fn enter(plan: &ExecPlan, report: BorrowedFd<'_>) -> Result<i32, Failure> {
         }
     }
     reap(&pidfd)
+}
+
+/// The group of the container's init in the v2 hierarchy, at or below the container's own.
+fn group_of_init(plan: &ExecPlan) -> Result<String, Failure> {
+    let path = format!("/proc/{}/cgroup", plan.pid);
+    let bytes = fs::read(&path).during("read", &path)?;
+    let (text, own) = (String::from_utf8_lossy(&bytes), format!("/{}/", plan.cgroup));
+    let unified = text.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default();
+    let below = unified.find(&own).map(|at| &unified[at + 1..]);
+    let elsewhere = || Failure::new(FailureKind::Failed, "find", "the group of the container's init", unified);
+    below.map(str::to_owned).ok_or_else(elsewhere)
 }
 
 /// Enters the container's namespaces, has its process born there and tells of it.

@@ -60,6 +60,9 @@ pub fn build(
             place(root.as_fd(), tree.as_fd(), path)?;
             if prepare::is_dev(mount) && options.read_only() {
                 read_only.push(tree);
+            } else if path == Path::new("/proc") {
+                let magic = rustix::fs::fstatfs(&tree).during("look at", "/proc")?.f_type;
+                mounted.proc = (magic == rustix::fs::PROC_SUPER_MAGIC).then_some(tree);
             }
             continue;
         }

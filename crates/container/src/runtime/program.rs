@@ -24,7 +24,7 @@ use rustix::{
 use std::{
     ffi::CString,
     io::Read,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
@@ -122,13 +122,26 @@ pub fn hide() -> Result<(), Failure> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable).during("hide from", "the container")
 }
 
-/// A file beneath a root, as far as it is looked at; empty when there is none.
+/// A regular file beneath a root, as far as it is looked at; empty when there is none. Nothing else is opened: to open some
+/// devices is to do something to them.
 pub fn read_bounded(root: BorrowedFd<'_>, path: &Path) -> Result<Vec<u8>, Failure> {
-    match tree::open(root, path, OFlags::RDONLY | OFlags::NONBLOCK) {
-        Ok(file) => read_file(file, path),
-        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => Ok(Vec::new()),
-        Err(errno) => Err(errno).during("open", path.display()),
+    let found = match tree::open(root, path, OFlags::PATH) {
+        Ok(found) => found,
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(Vec::new()),
+        Err(errno) => return Err(errno).during("open", path.display()),
+    };
+    let looked = fstat(&found).during("look at", path.display())?;
+    if FileType::from_raw_mode(looked.st_mode) != FileType::RegularFile {
+        return Ok(Vec::new());
     }
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let same = format!("/proc/self/fd/{}", found.as_raw_fd());
+    let file = match rustix::fs::open(same.as_str(), flags, rustix::fs::Mode::empty()) {
+        // Where nothing mounts /proc we are inside, where only the container's own devices open.
+        Err(rustix::io::Errno::NOENT) => tree::open(root, path, flags),
+        file => file,
+    };
+    read_file(file.during("open", path.display())?, path)
 }
 
 /// The same of an open file.

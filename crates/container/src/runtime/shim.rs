@@ -375,7 +375,8 @@ fn become_monitor(
         exit: plan.container.join("exit"),
         sync: !plan.record.remove,
         oom: cgroup.oom_file(),
-        cgroups: cgroup.directories(),
+        // A group with others in it is more than the monitor removes: it would try for seconds.
+        cgroups: if plan.record.may_make_groups() { Vec::new() } else { cgroup.directories() },
         unlink: plan.unlink.clone(),
         finally: plan.finally.clone(),
     };

@@ -148,14 +148,22 @@ impl Volume {
     }
 }
 
-/// The words for the specification. As podman, without devices and set-uid programs unless asked for.
+/// The words for the specification. As podman, without devices and set-uid programs unless asked for. What is bound with all
+/// that is mounted below it is so all the way down.
 fn options(words: &[&str], propagation: Option<&str>) -> Vec<String> {
     let has = |word: &str| words.contains(&word);
-    let mut options = vec![if has("bind") { "bind" } else { "rbind" }, propagation.unwrap_or("rprivate")];
-    options.extend(has("ro").then_some("ro"));
-    options.extend((!has("suid")).then_some("nosuid"));
-    options.extend((!has("dev")).then_some("nodev"));
-    let rest = ["noexec", "idmap", "noatime", "nodiratime", "relatime", "strictatime", "nosymfollow"];
+    let mut options = vec![propagation.unwrap_or("rprivate")];
+    let attributes = match has("bind") {
+        true => ["bind", "ro", "nosuid", "nodev", "noexec"],
+        false => ["rbind", "rro", "rnosuid", "rnodev", "rnoexec"],
+    };
+    let [bind, ro, nosuid, nodev, noexec] = attributes;
+    options.insert(0, bind);
+    options.extend(has("ro").then_some(ro));
+    options.extend((!has("suid")).then_some(nosuid));
+    options.extend((!has("dev")).then_some(nodev));
+    options.extend(has("noexec").then_some(noexec));
+    let rest = ["idmap", "noatime", "nodiratime", "relatime", "strictatime", "nosymfollow"];
     options.extend(rest.into_iter().filter(|word| has(word)));
     options.into_iter().map(str::to_owned).collect()
 }
@@ -172,9 +180,9 @@ mod tests {
     #[test]
     fn forms() {
         for (text, source, inside, options) in [
-            ("/a:/b", Source::Path("/a".into()), "/b", "rbind rprivate nosuid nodev"),
-            ("/a/../c/:/b/./d//", Source::Path("/c".into()), "/b/d", "rbind rprivate nosuid nodev"),
-            ("data:/b:ro", Source::Named("data".into()), "/b", "rbind rprivate ro nosuid nodev"),
+            ("/a:/b", Source::Path("/a".into()), "/b", "rbind rprivate rnosuid rnodev"),
+            ("/a/../c/:/b/./d//", Source::Path("/c".into()), "/b/d", "rbind rprivate rnosuid rnodev"),
+            ("data:/b:ro", Source::Named("data".into()), "/b", "rbind rprivate rro rnosuid rnodev"),
             ("/a:/b:rw,suid,dev,exec", Source::Path("/a".into()), "/b", "rbind rprivate"),
             (
                 "/a:/b:bind,rslave,noexec,noatime",
@@ -182,8 +190,8 @@ mod tests {
                 "/b",
                 "bind rslave nosuid nodev noexec noatime",
             ),
-            ("/a:/b:z,U,cached", Source::Path("/a".into()), "/b", "rbind rprivate nosuid nodev"),
-            ("/proc:/proc", Source::Path("/proc".into()), "/proc", "rbind rprivate nosuid nodev"),
+            ("/a:/b:z,U,cached", Source::Path("/a".into()), "/b", "rbind rprivate rnosuid rnodev"),
+            ("/proc:/proc", Source::Path("/proc".into()), "/proc", "rbind rprivate rnosuid rnodev"),
         ] {
             let volume = parse(text).unwrap();
             assert_eq!((volume.source, volume.inside.as_path()), (source, Path::new(inside)), "{text}");

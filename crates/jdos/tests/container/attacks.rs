@@ -251,3 +251,50 @@ fn what_the_engine_believes_can_be_written_by_root_alone() {
         assert_eq!(mode & 0o077, 0, "{}: {mode:o}", file.display());
     }
 }
+
+/// CVE-2021-41091: what containers write is nobody's on the host but root's, or a set-uid program in there would be so for
+/// every user of the machine. Variables are in the record, and may be secrets.
+#[test]
+fn no_user_of_the_host_reaches_what_containers_write() {
+    let machine = Machine::new();
+    for folder in ["containers", "volumes"] {
+        // As an earlier version made them.
+        fs::set_permissions(machine.path("data").join(folder), fs::Permissions::from_mode(0o711)).unwrap();
+    }
+    machine.ok(&["create", "--name", "one", "--rootfs", machine.root.to_str().unwrap(), "-e", "SECRET=x", "true"]);
+    let mode = |path: &str| fs::metadata(machine.path(path)).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode("data/containers"), mode("data/volumes")), (0o700, 0o700));
+    let id = machine.inspect("one")["id"].as_str().unwrap().to_owned();
+    assert_eq!(mode(&format!("data/containers/{id}/record.json")), 0o600);
+    machine.ok(&["rm", "one"]);
+}
+
+/// The kernel shows the name of a process as the process wrote it.
+#[test]
+fn a_name_that_is_no_text_hides_nothing() {
+    let machine = Machine::new();
+    machine.start(
+        "one",
+        &[],
+        "printf 'ab\\377)' > /proc/1/comm; trap 'exit 3' TERM; echo named; while :; do sleep 0.05; done",
+    );
+    until("it has named itself", || machine.ok(&["logs", "one"]).contains("named"));
+    assert_eq!(machine.inspect("one")["status"], "running");
+    assert_eq!(machine.inside("one", "echo in").ok(), "in");
+    machine.ok(&["reconcile"]);
+    machine.ok(&["stop", "one"]);
+    assert_eq!(machine.ok(&["wait", "one"]), "3");
+}
+
+#[test]
+fn exec_takes_no_input_that_is_not_given_to_it() {
+    let machine = Machine::new();
+    machine.sleeper("one", &[]);
+    let given = machine.file("given", "for somebody else\n");
+    for (flags, expected) in [(&[][..], ""), (&["-i"], "for somebody else\n")] {
+        let mut command = machine.command(&[&["exec"], flags, &["one", "cat"]].concat());
+        let output = command.stdin(fs::File::open(&given).unwrap()).output().unwrap();
+        assert!(output.status.success());
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), expected, "{flags:?}");
+    }
+}

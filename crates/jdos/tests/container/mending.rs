@@ -180,3 +180,22 @@ fn networks_that_nobody_is_on_are_pruned() {
     machine.ok(&["rm", "one"]);
     assert_eq!(machine.ok(&["network", "prune", "--force"]), "front");
 }
+
+/// What a power cut leaves of a record that was never forced to disk, and what another version may have written.
+#[test]
+fn a_damaged_record_hinders_no_other_container() {
+    let machine = Machine::new();
+    machine.sleeper("well", &[]);
+    let folder = |digit: &str| machine.path("data/containers").join(digit.repeat(32));
+    for (digit, text) in [("a", ""), ("b", "\0\0\0\0"), ("c", "{\"of\": \"another version\"}")] {
+        fs::create_dir_all(folder(digit)).unwrap();
+        fs::write(folder(digit).join("record.json"), text).unwrap();
+    }
+    let listed = machine.jdos(&["ps", "-a"]).says(&["cccccccccccc is left out", "rm --force"]);
+    assert!(listed.ok().contains("well"));
+    machine.jdos(&["rm", &"c".repeat(32)]).code(1);
+    machine.ok(&["rm", "--force", &"c".repeat(32)]);
+    machine.ok(&["reconcile"]);
+    assert!(!folder("a").exists() && !folder("c").exists());
+    machine.ok(&["stop", "-t", "0", "well"]);
+}

@@ -224,3 +224,40 @@ fn mount_points_are_not_followed_out_of_the_root() {
     assert_eq!(names, ["secret"]);
     assert!(!std::path::Path::new("/etc/inner").exists());
 }
+
+/// What is mounted below a folder of the host is bound with it, and is as read-only as it.
+#[test]
+fn read_only_goes_all_the_way_down() {
+    let machine = Machine::new();
+    let nested = machine.path("shared/disk");
+    fs::create_dir_all(&nested).unwrap();
+    let nested = nested.to_str().unwrap();
+    assert!(Command::new("mount").args(["-t", "tmpfs", "none", nested]).status().unwrap().success());
+    let volume = format!("{}:/shared:ro", machine.path("shared").display());
+    let outcome = machine.sh(&["-v", &volume], "touch /shared/x || touch /shared/disk/x || exit 7");
+    let writable = format!("{}:/shared", machine.path("shared").display());
+    let written =
+        machine.sh(&["-v", &writable], "touch /shared/disk/y && grep -c '/shared/disk .*nosuid,nodev' /proc/mounts");
+    assert!(Command::new("umount").arg(nested).status().unwrap().success());
+    outcome.code(7);
+    assert_eq!(written.ok(), "1");
+}
+
+/// As the roots of several distributions have it.
+#[test]
+fn a_resolv_conf_that_is_a_link_to_nothing_is_made_where_it_points_to() {
+    let machine = Machine::new();
+    fs::create_dir_all(machine.root.join("etc")).unwrap();
+    let link = machine.root.join("etc/resolv.conf");
+    drop(fs::remove_file(&link));
+    std::os::unix::fs::symlink("../run/systemd/resolve/stub-resolv.conf", link).unwrap();
+    let seen = machine.sh(&["--dns", "192.0.2.7"], "cat /etc/resolv.conf /run/systemd/resolve/stub-resolv.conf").ok();
+    assert_eq!(seen.matches("192.0.2.7").count(), 2, "{seen}");
+}
+
+#[test]
+fn the_hosts_proc_can_be_mounted() {
+    let machine = Machine::new();
+    machine.run(&["-v", "/proc:/proc", "--network", "bridge"], &["true"]).ok();
+    machine.run(&["--pid", "host", "--network", "bridge"], &["true"]).ok();
+}

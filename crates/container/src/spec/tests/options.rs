@@ -235,7 +235,7 @@ fn volumes_and_tmpfs() {
     assert_eq!(words(mount_at(&built, "/dev/shm").unwrap()), "noexec nosuid nodev size=1024k");
     let cache = mount_at(&built, "/var/lib").unwrap();
     assert_eq!(cache.source().as_deref(), Some(Path::new("/data/volumes/cache")));
-    assert_eq!((cache.typ().as_deref(), words(cache).as_str()), (Some("bind"), "rbind rprivate ro nosuid nodev"));
+    assert_eq!((cache.typ().as_deref(), words(cache).as_str()), (Some("bind"), "rbind rprivate rro rnosuid rnodev"));
     assert_eq!(built.volumes.iter().map(|volume| volume.copy).collect::<Vec<_>>(), [true, false]);
     assert_eq!(built.record.chown, [Path::new("/srv/file")]);
     assert_eq!(spec.linux().as_ref().unwrap().rootfs_propagation().as_deref(), Some("rslave"));
