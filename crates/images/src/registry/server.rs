@@ -24,12 +24,12 @@ use supervisor::{
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Notify, OwnedSemaphorePermit, Semaphore},
-    time::{Instant, interval, sleep, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 
 /// How often files of the certificate are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// How long an upload stays open that nobody goes on with. It stays on disk after that.
+/// How long it is remembered what an upload hashes to that nobody goes on with. It stays on disk after that.
 const IDLE_UPLOAD: Duration = Duration::from_secs(600);
 /// How often the room on the disk is looked at.
 const MEASURE_EVERY: Duration = Duration::from_secs(60);
@@ -194,6 +194,10 @@ impl Registry {
             spawner.spawn(spec, move |_| super::exporter::accept(listener.clone(), metrics.clone(), own.clone()));
         }
 
+        let collecting = self.service.clone();
+        let spec = TaskSpec::new("registry-collector").on_error(restart).on_panic(restart);
+        spawner.spawn(spec, move |shutdown| collector(collecting.clone(), shutdown));
+
         let (service, certificate, reload) = (self.service, self.certificate, self.reload);
         let spec = TaskSpec::new("registry-upkeep").on_error(restart).on_panic(restart);
         spawner.spawn(spec, move |_| upkeep(service.clone(), certificate.clone(), reload.clone()));
@@ -285,60 +289,76 @@ async fn connection(
     Ok(())
 }
 
-/// Everything that is due from time to time.
+/// What is due from time to time and takes no time.
 async fn upkeep(
     service: Arc<Service>,
     certificate: Option<Arc<Certificate>>,
     reload: Arc<Notify>,
 ) -> Result<(), io::Error> {
     let mut look = interval(LOOK_EVERY);
-    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut collected = Instant::now();
-    let mut measured = collected;
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
-            _ = look.tick() => {}
-            () = reload.notified() => {}
-        }
+        let is_told = tokio::select! {
+            _ = look.tick() => false,
+            () = reload.notified() => true,
+        };
         if let Some(certificate) = &certificate {
-            match certificate.reload() {
-                Ok(true) => tracing::info!("another certificate is in use"),
+            match certificate.reload(is_told) {
+                Ok(true) => tracing::info!("the certificate was read, and is in use"),
                 Ok(false) => {}
                 Err(error) => tracing::error!(error = chain(&error), "certificate not changed: the old one stays"),
             }
         }
         service.sessions.close_idle(IDLE_UPLOAD);
-        let now = Instant::now();
-        let is_due = now.duration_since(collected) >= service.settings.collect_every;
-        if !is_due && now.duration_since(measured) < MEASURE_EVERY {
-            continue;
-        }
-        measured = now;
+    }
+}
+
+/// Collects when it is time to, or the disk is past its watermark. Requests go on meanwhile.
+async fn collector(service: Arc<Service>, shutdown: Shutdown) -> Result<(), io::Error> {
+    let every = service.settings.collect_every;
+    let mut look = interval(MEASURE_EVERY.min(every));
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut collected = Instant::now();
+    loop {
+        look.tick().await;
+        let is_due = collected.elapsed() >= every;
         if is_due {
-            collected = now;
+            collected = Instant::now();
         }
-        let shared = service.clone();
-        let work = move || collect(&shared, is_due);
-        match service.pool.run("registry-collect", work).await.map_err(io::Error::other)? {
+        let (service, shutdown) = (service.clone(), shutdown.clone());
+        let pool = service.pool.clone();
+        let work = move || collect(&service, is_due, &|| shutdown.is_requested());
+        match pool.run("registry-collect", work).await.map_err(io::Error::other)? {
             Ok(()) => {}
             Err(error) => tracing::error!(error = chain(&error), "nothing collected"),
         }
     }
 }
 
-/// Collects when it is time to, or the disk is past its watermark. Requests go on meanwhile.
-fn collect(service: &Service, is_due: bool) -> Result<(), StoreError> {
+fn collect(service: &Service, is_due: bool, stop: &dyn Fn() -> bool) -> Result<(), StoreError> {
     if !is_due && !service.store.wants_collection()? {
         return Ok(());
     }
-    let swept = super::sweep(&service.store, service.settings.limits.unreferenced)?;
-    tracing::debug!(swept, "blobs that no manifest refers to taken from their repositories");
+    let sweep = || super::sweep(&service.store, service.settings.limits.unreferenced);
+    let swept = sweep();
     // Another process may be at it, and tells what it did.
-    crate::collect::try_run(&service.store, &crate::collect::Options::default()).map(drop)
+    let collected = crate::collect::try_run_until(&service.store, &crate::collect::Options::default(), stop);
+    // On a full disk the index may have had no room to note what is swept; a collection makes some.
+    let swept = match swept {
+        Err(error) if !stop() => {
+            tracing::warn!(error = chain(&error), "nothing taken from repositories: tried again after the collection");
+            sweep()
+        }
+        swept => swept,
+    };
+    let report = collected?;
+    let swept = swept?;
+    tracing::debug!(swept, ran = report.is_some(), "blobs that no manifest refers to taken from their repositories");
+    Ok(())
 }
 
 /// An error and its sources.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let sources = std::iter::successors(Some(error), |&error| error.source());
     sources.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
