@@ -99,7 +99,7 @@ impl Counters {
             registry.register("blob_bytes_sent", "Bytes of blobs that were begun to be sent", counters.sent.clone());
             registry.register("connections", "Connections open", counters.connections.clone());
             registry.register("uploads", "Uploads that send", counters.uploads.clone());
-            registry.register("uploads_refused", "Uploads told to come back", counters.refused.clone());
+            registry.register("uploads_refused", "Uploads and manifests told to come back", counters.refused.clone());
             registry.register("cache_hits", "Manifests served from memory", counters.cache_hits.clone());
             registry.register("cache_misses", "Manifests looked up", counters.cache_misses.clone());
             registry.register("logins_failed", "Wrong names, passwords and tokens", counters.logins_failed.clone());

@@ -35,6 +35,8 @@ const IDLE_UPLOAD: Duration = Duration::from_secs(600);
 const MEASURE_EVERY: Duration = Duration::from_secs(60);
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Bytes of the head of a request at most.
+const HEAD: usize = 32 << 10;
 /// How long to wait when the kernel has no more descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
@@ -131,7 +133,7 @@ impl Registry {
                 _ => None,
             },
         };
-        let Limits { audit_bytes, audit_files, threads, cache, sessions, uploads, .. } = settings.limits;
+        let Limits { audit_bytes, audit_files, threads, cache, sessions, uploads, manifests, .. } = settings.limits;
         let audit = settings.audit.as_ref().map(|folder| {
             Audit::open(folder, audit_bytes, audit_files)
                 .map_err(|source| RegistryError::Audit { folder: folder.clone(), source })
@@ -153,6 +155,7 @@ impl Registry {
             counters,
             audit,
             sending: Arc::new(Semaphore::new(uploads)),
+            manifests: Arc::new(Semaphore::new(manifests)),
             in_place: Semaphore::new(tokio::runtime::Handle::current().metrics().num_workers() / 2),
         };
         Ok(Self {
@@ -274,7 +277,7 @@ async fn connection(
         async move { Ok::<_, Infallible>(service.handle(peer, request).await) }
     });
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(head).writev(true);
+    builder.timer(TokioTimer::new()).header_read_timeout(head).max_header_size(HEAD).writev(true);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(transport), handle));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -309,7 +312,7 @@ async fn upkeep(
                 Err(error) => tracing::error!(error = chain(&error), "certificate not changed: the old one stays"),
             }
         }
-        service.sessions.close_idle(IDLE_UPLOAD);
+        service.sessions.forget_idle(IDLE_UPLOAD);
     }
 }
 

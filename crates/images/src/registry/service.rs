@@ -26,7 +26,7 @@ use hyper::{
 };
 use jiff::Timestamp;
 use model::image::Repository;
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{io::ErrorKind, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     sync::Semaphore,
     time::{Instant, timeout},
@@ -62,6 +62,8 @@ pub(super) struct Service {
     pub audit: Option<Audit>,
     /// Uploads that send.
     pub sending: Arc<Semaphore>,
+    /// Manifests that are brought.
+    pub manifests: Arc<Semaphore>,
     /// Uploads that write on a thread of the runtime: fewer than it has.
     pub in_place: Semaphore,
 }
@@ -355,8 +357,8 @@ pub(super) fn content_length(headers: &HeaderMap) -> Result<Option<u64>> {
 pub(super) fn store_problem(what: &'static str, error: &StoreError) -> Box<Problem> {
     let full = match error {
         StoreError::Full { .. } => true,
-        StoreError::Io { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
-        _ => false,
+        StoreError::Io { source, .. } => matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded),
+        error => error.is_index_full(),
     };
     if full {
         tracing::error!(%error, "{what} refused");
@@ -364,4 +366,29 @@ pub(super) fn store_problem(what: &'static str, error: &StoreError) -> Box<Probl
             .status(StatusCode::INSUFFICIENT_STORAGE);
     }
     Problem::internal(what, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_whatever_noticed_it() {
+        let io = |kind: ErrorKind| StoreError::Io { operation: "write", path: "x".into(), source: kind.into() };
+        let index = |code| StoreError::Index {
+            operation: "add a blob",
+            path: "x".into(),
+            source: rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None),
+        };
+        for (error, status) in [
+            (StoreError::Full { path: "x".into(), percent: 90, free: 1, limit: 90 }, 507),
+            (io(ErrorKind::StorageFull), 507),
+            (io(ErrorKind::QuotaExceeded), 507),
+            (index(rusqlite::ffi::SQLITE_FULL), 507),
+            (io(ErrorKind::PermissionDenied), 500),
+            (index(rusqlite::ffi::SQLITE_CORRUPT), 500),
+        ] {
+            assert_eq!(store_problem("a test", &error).status.as_u16(), status, "{error:?}");
+        }
+    }
 }

@@ -5,9 +5,9 @@ use super::{
     body::Content,
     problem::{Code, Problem, Result},
     query::Query,
+    receive::{Unread, whole},
     service::{Service, json},
 };
-use http_body_util::{BodyExt, Limited};
 use hyper::{
     Method, Response, StatusCode,
     body::Incoming,
@@ -28,8 +28,7 @@ pub(super) async fn answer(service: &Arc<Service>, parts: &Parts, body: &mut Inc
             service.authority.issue(&identity, &query.all("scope").collect::<Vec<_>>())?
         }
         Method::POST => {
-            let bytes = Limited::new(body, FORM).collect().await;
-            let bytes = bytes.map_err(|error| invalid(&format!("the form cannot be read: {error}")))?.to_bytes();
+            let bytes = whole(body, FORM, service.settings.limits.stall).await.map_err(unread)?;
             let text = std::str::from_utf8(&bytes).map_err(|_| invalid("the form is not UTF-8"))?;
             let form = Query::parse(Some(text))?;
             match form.get("grant_type") {
@@ -55,6 +54,16 @@ pub(super) async fn answer(service: &Arc<Service>, parts: &Parts, body: &mut Inc
     let mut response = json(document.to_string());
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
+}
+
+fn unread(why: Unread) -> Box<Problem> {
+    match why {
+        Unread::TooLarge => {
+            invalid(&format!("the form is larger than {FORM} bytes")).status(StatusCode::PAYLOAD_TOO_LARGE)
+        }
+        Unread::Broken(error) => invalid(&format!("the form cannot be read: {error}")),
+        Unread::Late => invalid("the form took too long to come").status(StatusCode::REQUEST_TIMEOUT).hang_up(),
+    }
 }
 
 fn invalid(message: &str) -> Box<Problem> {

@@ -134,6 +134,13 @@ async fn take_chunk(
             return Err(located(call, name, &id, written, problem));
         }
     };
+    // What brings nothing takes no room, such as the end of an upload that is there whole.
+    if !hyper::body::Body::is_end_stream(body)
+        && let Err(error) = service.store.check_room()
+    {
+        turn.keep(ingest);
+        return Err(located(call, name, &id, written, store_problem("receiving of a blob", &error)));
+    }
     let most = length.map_or(room, |length| length.min(room));
     let (ingest, received) = receive(service, ingest, body, most, Some(turn.running())).await;
     let Some(ingest) = ingest else {
