@@ -30,7 +30,7 @@ use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 const TAG: HeaderName = HeaderName::from_static("oci-tag");
 /// Tags that one push may set.
-const TAGS: usize = 32;
+pub(super) const TAGS: usize = 32;
 
 /// `GET` and `HEAD` of a manifest.
 pub(super) async fn get(call: &Call<'_>, name: &Repository, reference: &Reference) -> Result<Response<Content>> {

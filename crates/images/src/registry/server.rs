@@ -138,13 +138,14 @@ impl Registry {
             Audit::open(folder, audit_bytes, audit_files)
                 .map_err(|source| RegistryError::Audit { folder: folder.clone(), source })
         });
-        let audit = audit.transpose()?;
+        let audit = audit.transpose()?.map(Arc::new);
         let counters = Counters::register(metrics).map_err(RegistryError::Metrics)?;
         let pool = Pool::new(spawner.clone(), threads);
         let cache = Arc::new(Cache::new(store, cache).map_err(RegistryError::Store)?);
         let accounts = Accounts::new(store);
         let key = Key::new(accounts.key().map_err(RegistryError::Key)?);
-        let authority = Authority::new(&settings, accounts, key, cache.clone(), pool.clone(), counters.clone());
+        let authority =
+            Authority::new(&settings, accounts, key, cache.clone(), pool.clone(), counters.clone(), audit.clone());
         let service = Service {
             store: store.clone(),
             sessions: Sessions::new(store, &pool, sessions),
@@ -154,6 +155,7 @@ impl Registry {
             settings,
             counters,
             audit,
+            spawner: spawner.clone(),
             sending: Arc::new(Semaphore::new(uploads)),
             manifests: Arc::new(Semaphore::new(manifests)),
             in_place: Semaphore::new(tokio::runtime::Handle::current().metrics().num_workers() / 2),
@@ -313,6 +315,12 @@ async fn upkeep(
             }
         }
         service.sessions.forget_idle(IDLE_UPLOAD);
+        if let Some(audit) = service.audit.clone() {
+            let written = service.pool.run("registry-audit", move || audit.sum_up(false)).await;
+            if let Err(error) = written.map_err(io::Error::other)? {
+                tracing::error!(%error, "audit log not written");
+            }
+        }
     }
 }
 

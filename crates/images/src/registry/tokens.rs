@@ -6,7 +6,7 @@ use super::{
     problem::{Code, Problem, Result},
     query::Query,
     receive::{Unread, whole},
-    service::{Service, json},
+    service::{Peer, Service, json},
 };
 use hyper::{
     Method, Response, StatusCode,
@@ -20,10 +20,15 @@ use std::sync::Arc;
 const FORM: usize = 16 << 10;
 
 /// Answers a request for a token.
-pub(super) async fn answer(service: &Arc<Service>, parts: &Parts, body: &mut Incoming) -> Result<Response<Content>> {
+pub(super) async fn answer(
+    service: &Arc<Service>,
+    parts: &Parts,
+    peer: &Peer,
+    body: &mut Incoming,
+) -> Result<Response<Content>> {
     let document = match parts.method {
         Method::GET => {
-            let identity = service.authority.identify(&parts.headers).await?;
+            let identity = service.authority.identify(&parts.headers, peer.address).await?;
             let query = Query::parse(parts.uri.query())?;
             service.authority.issue(&identity, &query.all("scope").collect::<Vec<_>>())?
         }
@@ -39,7 +44,7 @@ pub(super) async fn answer(service: &Arc<Service>, parts: &Parts, body: &mut Inc
                 None => return Err(invalid("grant_type is missing: expected password")),
             }
             let name = form.get("username").unwrap_or_default();
-            let account = service.authority.login(name, form.get("password").unwrap_or_default()).await?;
+            let account = service.authority.login(name, form.get("password").unwrap_or_default(), peer.address).await?;
             let account = account.ok_or_else(|| Problem::new(Code::Unauthorized, "wrong name, password or token"))?;
             service.authority.issue(&Identity::Account(account), &form.all("scope").collect::<Vec<_>>())?
         }

@@ -318,10 +318,15 @@ async fn mount(call: &Call<'_>, name: &Repository, digest: &Digest, from: Option
                 holders.map_err(failed)?.iter().filter_map(|name| name.parse().ok()).collect()
             }
         };
-        let readable = |source: &Repository| match &identity {
-            // With a token that names only the target: what its account may read. It learns no more than that.
-            identity if source == &name => service.authority.verbs(identity, source).contain(Verbs::PUSH),
-            identity => service.authority.sees(identity, source),
+        // What is here already needs no right to read; what is elsewhere needs that of the token, not only its account's:
+        // a token that leaked would learn what it was not made for.
+        let readable = |source: &Repository| {
+            let authority = &service.authority;
+            if *source == name {
+                authority.verbs(&identity, source).contain(Verbs::PUSH)
+            } else {
+                authority.reads(&identity, source)
+            }
         };
         for source in sources.iter().filter(|source| readable(source)) {
             let mounted = index.transact(WHAT, |transaction| {
