@@ -91,14 +91,20 @@ pub fn plan(store: &Store, options: &Options) -> Result<Report, StoreError> {
 pub fn run(store: &Store, options: &Options) -> Result<Report, StoreError> {
     let path = store.part("collect.lock");
     let _lock = lock::take(&path).map_err(at("lock", &path))?;
-    collect(store, options)
+    collect(store, options, &|| false)
 }
 
 /// Collects, unless a collection is running.
 pub fn try_run(store: &Store, options: &Options) -> Result<Option<Report>, StoreError> {
+    try_run_until(store, options, &|| false)
+}
+
+/// As [`try_run`], and looks from time to time whether to `stop`: then the rest is left to the next collection, and the
+/// report has what was done.
+pub fn try_run_until(store: &Store, options: &Options, stop: &dyn Fn() -> bool) -> Result<Option<Report>, StoreError> {
     let path = store.part("collect.lock");
     match lock::try_take(&path).map_err(at("lock", &path))? {
-        Some(_lock) => collect(store, options).map(Some),
+        Some(_lock) => collect(store, options, stop).map(Some),
         None => Ok(None),
     }
 }
@@ -108,11 +114,11 @@ pub fn run_if_due(store: &Store, options: &Options) -> Result<Option<Report>, St
     if store.wants_collection()? { try_run(store, options) } else { Ok(None) }
 }
 
-fn collect(store: &Store, options: &Options) -> Result<Report, StoreError> {
+fn collect(store: &Store, options: &Options, stop: &dyn Fn() -> bool) -> Result<Report, StoreError> {
     // What a collection that was killed took away needs no index.
-    empty_trash(store)?;
-    let result = match collect_once(store, options) {
-        Err(error) if error.is_index_full() && store.spend_reserve()? => collect_once(store, options),
+    empty_trash(store, stop)?;
+    let result = match collect_once(store, options, stop) {
+        Err(error) if error.is_index_full() && store.spend_reserve()? => collect_once(store, options, stop),
         other => other,
     };
     store.keep_reserve();
@@ -121,7 +127,7 @@ fn collect(store: &Store, options: &Options) -> Result<Report, StoreError> {
     Ok(report)
 }
 
-fn collect_once(store: &Store, options: &Options) -> Result<Report, StoreError> {
+fn collect_once(store: &Store, options: &Options, stop: &dyn Fn() -> bool) -> Result<Report, StoreError> {
     let epoch: u64 = store.index().write("begin a collection", |transaction| {
         let sql = "UPDATE counters SET value = value + 1 WHERE name = 'epoch' RETURNING value";
         transaction.query_row(sql, (), |row| row.get(0))
@@ -133,18 +139,24 @@ fn collect_once(store: &Store, options: &Options) -> Result<Report, StoreError> 
         leases.dead.iter().try_for_each(|id| statement.execute([id]).map(drop))
     })?;
     let marks = mark::mark(store, &leases.live, true)?;
+    if stop() {
+        return Ok(Report::default());
+    }
     store.index().write_durably("make references last", |transaction| {
         transaction.execute("UPDATE counters SET value = value WHERE name = 'epoch'", ()).map(drop)
     })?;
-    let report = sweep::run(store, options, &marks, epoch)?;
-    empty_trash(store)?;
+    let report = sweep::run(store, options, &marks, epoch, stop)?;
+    empty_trash(store, stop)?;
     Ok(report)
 }
 
 /// Deletes what was taken away, by this collection or one that was killed.
-fn empty_trash(store: &Store) -> Result<(), StoreError> {
+fn empty_trash(store: &Store, stop: &dyn Fn() -> bool) -> Result<(), StoreError> {
     let trash = store.part("trash");
     for entry in fs::read_dir(&trash).map_err(at("list", &trash))? {
+        if stop() {
+            break;
+        }
         let path = entry.map_err(at("list", &trash))?.path();
         let directory = fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir());
         match if directory { fs::remove_dir_all(&path) } else { fs::remove_file(&path) } {

@@ -30,7 +30,7 @@ pub use blob::Blob;
 pub use disk::{DiskUse, Watermarks};
 pub use error::{CommitError, StoreError};
 pub use image::{Image, describe, digest_in};
-pub use ingest::{Ingest, IngestId, IngestIdError};
+pub use ingest::{Ingest, IngestId, IngestIdError, Resting};
 pub use lease::{Lease, Owner};
 pub use manifest::{MANIFEST_LIMIT, Manifest, choose, host_platform, show as show_platform};
 

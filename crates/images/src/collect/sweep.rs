@@ -54,7 +54,13 @@ pub(super) fn plan(
 }
 
 /// Removes what is not marked and was not touched since the collection of this number began.
-pub(super) fn run(store: &Store, options: &Options, marks: &HashSet<Digest>, epoch: u64) -> Result<Report, StoreError> {
+pub(super) fn run(
+    store: &Store,
+    options: &Options,
+    marks: &HashSet<Digest>,
+    epoch: u64,
+    stop: &dyn Fn() -> bool,
+) -> Result<Report, StoreError> {
     let epoch = i64::try_from(epoch).unwrap_or(i64::MAX);
     let mut report = Report::default();
     for (table, kind) in [(Table::Blobs, ItemKind::Blob), (Table::Layers, ItemKind::Layer)] {
@@ -63,10 +69,16 @@ pub(super) fn run(store: &Store, options: &Options, marks: &HashSet<Digest>, epo
             .partition(|candidate| marks.contains(&candidate.digest));
         report.kept += kept.len() as u64;
         for batch in candidates.chunks(BATCH) {
+            if stop() {
+                return Ok(report);
+            }
             remove(store, table, batch, options, epoch, |candidate| {
                 report.add(kind, candidate.digest.to_string(), candidate.size);
             })?;
         }
+    }
+    if stop() {
+        return Ok(report);
     }
     adopt_blobs(store)?;
     sweep_layers(store, &mut report)?;

@@ -137,9 +137,7 @@ impl Accounts {
         grants: Vec<Grant>,
         expires: Option<Timestamp>,
     ) -> Result<Account, AccountError> {
-        let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-        let good = |(at, b): (usize, u8)| word(b) || (at > 0 && b"._-".contains(&b));
-        if name.is_empty() || name.len() > 64 || !name.bytes().enumerate().all(good) {
+        if !is_name(name) {
             return Err(AccountError::Name(name.chars().take(80).collect()));
         }
         // Whole seconds, as they are kept.
@@ -240,6 +238,13 @@ impl Accounts {
         })?;
         Ok(key)
     }
+}
+
+/// Whether an account can have this name.
+pub(super) fn is_name(text: &str) -> bool {
+    let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let good = |(at, b): (usize, u8)| word(b) || (at > 0 && b"._-".contains(&b));
+    !text.is_empty() && text.len() <= 64 && text.bytes().enumerate().all(good)
 }
 
 const SELECT: &str = "SELECT name, kind, secret, serial, grants, created, expires FROM registry_accounts";

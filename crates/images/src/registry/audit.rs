@@ -2,17 +2,20 @@
 //!
 //! A line is written before its request is answered. The log is bounded: `audit.log` becomes `audit.log.1` when it is
 //! full, and the oldest is removed. Several processes may write to it: a line is one append, and a file is changed under
-//! a lock.
+//! a lock. So that nobody can push the writes of others out of it by what is refused anyway, only so many refusals of an
+//! account have lines of their own in a minute; how many more there were is one line when the minute is over.
 
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
 use std::{
+    collections::HashMap,
     fs::{self, File, OpenOptions},
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 /// One write, or the attempt.
@@ -30,6 +33,9 @@ pub(super) struct Record<'a> {
     pub repository: &'a str,
     /// On what: a tag, a digest, an upload.
     pub subject: &'a str,
+    /// Tags that are set besides.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub tags: &'a [String],
     /// The content, where the subject does not name it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<&'a str>,
@@ -40,25 +46,90 @@ pub(super) struct Record<'a> {
     pub error: Option<&'a str>,
 }
 
+/// Refusals of an account that have no line of their own.
+#[derive(Debug, Serialize)]
+struct More<'a> {
+    /// When they were counted.
+    time: Timestamp,
+    /// The account; empty for all without one.
+    account: &'a str,
+    /// `refusals`
+    action: &'a str,
+    /// How many.
+    count: u64,
+}
+
+/// Refusals of an account that have a line of their own, in a minute.
+const REFUSALS: u32 = 10;
+/// That minute.
+const WINDOW: Duration = Duration::from_secs(60);
+/// Accounts whose refusals are counted by themselves; those of further ones are counted with those of nobody in
+/// particular.
+const ACCOUNTS: usize = 1024;
+
+/// Refusals of an account since the beginning of its minute.
+struct Refusals {
+    began: Instant,
+    written: u32,
+    more: u64,
+}
+
 /// The log.
 pub(super) struct Audit {
     path: PathBuf,
     bytes: u64,
     files: u32,
     current: Mutex<Option<File>>,
+    refusals: Mutex<HashMap<String, Refusals>>,
 }
 
 impl Audit {
     /// Opens `audit.log` in `folder`; a file has at most `bytes` bytes and a line, and there are at most `files`.
     pub fn open(folder: &Path, bytes: u64, files: u32) -> io::Result<Self> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        let audit = Self { path: folder.join("audit.log"), bytes, files: files.max(1), current: Mutex::new(None) };
+        let (current, refusals) = (Mutex::new(None), Mutex::default());
+        let audit = Self { path: folder.join("audit.log"), bytes, files: files.max(1), current, refusals };
         audit.file()?;
         Ok(audit)
     }
 
-    /// Appends a line.
+    /// Appends a line, or counts the record when it is one refusal too many.
     pub fn write(&self, record: &Record<'_>) -> io::Result<()> {
+        if record.status >= 400 && !self.admits(record.account) {
+            return Ok(());
+        }
+        self.append(record)
+    }
+
+    /// Writes how many refusals have no line of their own, for each account whose minute is over; or for all.
+    pub fn sum_up(&self, all: bool) -> io::Result<()> {
+        let is_over = |refusals: &mut Refusals| all || refusals.began.elapsed() >= WINDOW;
+        let over: Vec<_> = self.refusals().extract_if(|_, refusals| is_over(refusals)).collect();
+        for (account, Refusals { more, .. }) in over.iter().filter(|(_, refusals)| refusals.more > 0) {
+            self.append(&More { time: Timestamp::now(), account, action: "refusals", count: *more })?;
+        }
+        Ok(())
+    }
+
+    fn admits(&self, account: &str) -> bool {
+        let mut all = self.refusals();
+        let account = if all.len() < ACCOUNTS || all.contains_key(account) { account } else { "" };
+        let new = || Refusals { began: Instant::now(), written: 0, more: 0 };
+        let refusals = all.entry(account.to_owned()).or_insert_with(new);
+        if refusals.written < REFUSALS {
+            refusals.written += 1;
+            return true;
+        }
+        refusals.more += 1;
+        false
+    }
+
+    fn refusals(&self) -> MutexGuard<'_, HashMap<String, Refusals>> {
+        // The map is whole between any two statements.
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn append(&self, record: &impl Serialize) -> io::Result<()> {
         let mut line = serde_json::to_vec(record)?;
         line.push(b'\n');
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
@@ -102,6 +173,14 @@ impl Audit {
     }
 }
 
+impl Drop for Audit {
+    fn drop(&mut self) {
+        if let Err(error) = self.sum_up(true) {
+            tracing::error!(%error, "audit log not written");
+        }
+    }
+}
+
 fn rename_if_there(from: &Path, to: &Path) -> io::Result<()> {
     match fs::rename(from, to) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -114,15 +193,20 @@ mod tests {
     use super::*;
 
     fn write(audit: &Audit, subject: &str) {
+        write_as(audit, "ci", 201, subject);
+    }
+
+    fn write_as(audit: &Audit, account: &str, status: u16, subject: &str) {
         let record = Record {
             time: Timestamp::UNIX_EPOCH,
-            account: "ci",
+            account,
             client: "127.0.0.1:1".parse().unwrap(),
             action: "push-manifest",
             repository: "a/b",
             subject,
+            tags: &[],
             digest: None,
-            status: 201,
+            status,
             error: None,
         };
         audit.write(&record).unwrap();
@@ -148,6 +232,28 @@ mod tests {
         let expected: Vec<_> = (50 - subjects.len()..50).map(|number| format!("v{number}")).collect();
         assert_eq!(subjects, expected);
         assert!(subjects.len() >= 6, "{subjects:?}");
+    }
+
+    #[test]
+    fn refusals_beyond_some_are_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let audit = Audit::open(folder.path(), 1 << 20, 3).unwrap();
+        for number in 0..100 {
+            write_as(&audit, "ci", 403, &number.to_string());
+            write_as(&audit, "anna", 201, &number.to_string());
+        }
+        write_as(&audit, "bert", 404, "");
+        audit.sum_up(false).unwrap();
+        let lines = || -> Vec<serde_json::Value> {
+            let text = fs::read_to_string(folder.path().join("audit.log")).unwrap();
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        };
+        let of = |account: &str| lines().into_iter().filter(|line| line["account"] == account).collect::<Vec<_>>();
+        assert_eq!((of("ci").len(), of("anna").len(), of("bert").len()), (10, 100, 1));
+        drop(audit);
+        let last = of("ci").pop().unwrap();
+        assert_eq!((&last["action"], &last["count"]), (&"refusals".into(), &90.into()));
+        assert_eq!(lines().len(), 112, "of the others there is nothing to say");
     }
 
     #[test]

@@ -2,10 +2,12 @@
 
 use super::{
     access::{Grant, Scope, Verbs, allowed},
-    accounts::{Account, Accounts, Kind},
+    accounts::{Account, Accounts, is_name},
+    audit::Audit,
     blocking::Pool,
     cache::Cache,
     codec,
+    logins::Logins,
     metrics::Counters,
     problem::{Code, Problem, Result},
     settings::{Challenge, Settings},
@@ -17,17 +19,7 @@ use hyper::{
 };
 use jiff::Timestamp;
 use model::image::Repository;
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-};
-use tokio::sync::Semaphore;
-
-/// Passwords that were right lately are remembered for so many accounts.
-const REMEMBERED: usize = 1024;
-/// Passwords that are checked at a time: Argon2 takes 19 MiB and a processor for some tens of milliseconds, and who asks
-/// is not known yet.
-const HASHING: usize = 1;
+use std::{net::SocketAddr, sync::Arc};
 
 /// Who somebody is.
 #[derive(Debug, Clone)]
@@ -63,14 +55,11 @@ pub(super) struct Authority {
     cache: Arc<Cache>,
     pool: Pool,
     counters: Counters,
-    hashing: Semaphore,
-    /// By name: the secret that was right, hashed with the key, and the serial of the account then.
-    proven: Mutex<HashMap<String, ([u8; 32], i64)>>,
+    logins: Logins,
 }
 
-/// The subject that an unknown name is checked against, so that it takes as long as a known one.
-const NOBODY: &str =
-    "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$MYhVTsvUTvKVPWmxl3zg2pyXDTg8WFwYQ5A4SMkOJ9I";
+/// The scope of the list of repositories.
+const CATALOGUE: &str = "registry:catalog:*";
 
 impl Authority {
     pub fn new(
@@ -80,7 +69,9 @@ impl Authority {
         cache: Arc<Cache>,
         pool: Pool,
         counters: Counters,
+        audit: Option<Arc<Audit>>,
     ) -> Self {
+        let logins = Logins::new(key.clone(), pool.clone(), counters.clone(), audit);
         Self {
             open: settings.open,
             anonymous: settings.anonymous.clone(),
@@ -92,8 +83,7 @@ impl Authority {
             cache,
             pool,
             counters,
-            hashing: Semaphore::new(HASHING),
-            proven: Mutex::default(),
+            logins,
         }
     }
 
@@ -101,13 +91,13 @@ impl Authority {
     ///
     /// # Errors
     /// `UNAUTHORIZED` when they name somebody and it is not proven.
-    pub async fn identify(&self, headers: &HeaderMap) -> Result<Identity> {
+    pub async fn identify(&self, headers: &HeaderMap, client: SocketAddr) -> Result<Identity> {
         let Some(header) = headers.get(AUTHORIZATION) else { return Ok(Identity::Anonymous) };
         if self.open {
             // Whoever it is may do everything.
             return Ok(Identity::Anonymous);
         }
-        let refused = |why: &str| self.refuse(headers, None, why, "invalid_request");
+        let refused = |why: &str| self.refuse(headers, "", why, "invalid_request");
         let (scheme, value) = header
             .to_str()
             .ok()
@@ -125,63 +115,23 @@ impl Authority {
         if name.is_empty() && secret.is_empty() {
             return Ok(Identity::Anonymous);
         }
-        match self.login(name, secret).await? {
+        match self.login(name, secret, client).await? {
             Some(account) => Ok(Identity::Account(account)),
-            None => Err(self.refuse(headers, None, "wrong name, password or token", "invalid_token")),
+            None => Err(self.refuse(headers, "", "wrong name, password or token", "invalid_token")),
         }
     }
 
     /// The account, if this is its password or token.
-    pub async fn login(&self, name: &str, secret: &str) -> Result<Option<Arc<Account>>> {
-        let account = self.account(name).await?;
-        let account = account.filter(|account| account.is_current(Timestamp::now()));
-        let proof = self.key.proof(name, secret);
-        if let Some(account) = &account {
-            let proven = self.proven.lock().unwrap_or_else(PoisonError::into_inner);
-            if proven.get(name).is_some_and(|(was, serial)| *serial == account.serial && codec::same(was, &proof)) {
-                return Ok(Some(account.clone()));
-            }
+    ///
+    /// # Errors
+    /// `TOOMANYREQUESTS` when others wait, or this client was wrong too often.
+    pub async fn login(&self, name: &str, secret: &str, client: SocketAddr) -> Result<Option<Arc<Account>>> {
+        if !is_name(name) {
+            // Nobody has it: it need not be looked up, nor remembered, nor take as long as if somebody had.
+            return self.logins.misnamed(client).await.map(|()| None);
         }
-        if !self.verify(account.clone(), secret).await? {
-            self.counters.logins_failed.inc();
-            tracing::warn!(account = name.chars().take(64).collect::<String>(), "login refused");
-            return Ok(None);
-        }
-        if let Some(account) = &account {
-            let mut proven = self.proven.lock().unwrap_or_else(PoisonError::into_inner);
-            if proven.len() >= REMEMBERED {
-                proven.clear();
-            }
-            proven.insert(name.to_owned(), (proof, account.serial));
-        }
-        Ok(account)
-    }
-
-    async fn verify(&self, account: Option<Arc<Account>>, secret: &str) -> Result<bool> {
-        let secret = secret.to_owned();
-        if account.as_ref().is_some_and(|account| account.kind == Kind::Robot) {
-            return Ok(account.is_some_and(|account| account.accepts(&secret)));
-        }
-        // A permit is missing only when the process ends.
-        let _permit = self.hashing.acquire().await.ok();
-        let work = move || match account {
-            Some(account) => account.accepts(&secret),
-            None => {
-                let nobody = Account {
-                    name: String::new(),
-                    kind: Kind::User,
-                    grants: Vec::new(),
-                    created: Timestamp::UNIX_EPOCH,
-                    expires: None,
-                    serial: 0,
-                    secret: NOBODY.to_owned(),
-                };
-                // Time is all that is wanted of it.
-                let _same_time_as_a_known_name = nobody.accepts(&secret);
-                false
-            }
-        };
-        self.pool.run("registry-login", work).await.map_err(|error| Problem::internal("login", &error))
+        let account = self.account(name).await?.filter(|account| account.is_current(Timestamp::now()));
+        self.logins.check(name, secret, account, client).await
     }
 
     async fn account(&self, name: &str) -> Result<Option<Arc<Account>>> {
@@ -199,7 +149,7 @@ impl Authority {
 
     async fn bearer(&self, token: &str, headers: &HeaderMap) -> Result<Identity> {
         let now = Timestamp::now();
-        let refused = |why: &str| self.refuse(headers, None, why, "invalid_token");
+        let refused = |why: &str| self.refuse(headers, "", why, "invalid_token");
         let claims = self.key.verify(token, now.as_second()).map_err(|why| {
             if why == Refused::Forged {
                 self.counters.logins_failed.inc();
@@ -236,13 +186,20 @@ impl Authority {
         }
     }
 
-    /// What of a list somebody may see: with a token all that its account may, since it cannot name each of them.
+    /// Whether somebody may read there, with what a token leaves of it; what everybody may read needs none.
+    pub fn reads(&self, identity: &Identity, repository: &Repository) -> bool {
+        (self.verbs(identity, repository) | self.rights(None, repository)).contain(Verbs::PULL)
+    }
+
+    /// Whether somebody sees a repository in a list: where it may read, or with a token for lists where its account may,
+    /// since what is in a list cannot be asked for by name.
     pub fn sees(&self, identity: &Identity, repository: &Repository) -> bool {
         match identity {
-            Identity::Token(account, _) => self.rights(account.as_deref(), repository),
-            other => self.verbs(other, repository),
+            Identity::Token(account, claims) if claims.catalogue => {
+                self.rights(account.as_deref(), repository).contain(Verbs::PULL)
+            }
+            identity => self.reads(identity, repository),
         }
-        .contain(Verbs::PULL)
     }
 
     /// Lets somebody do this, or says why not.
@@ -259,34 +216,40 @@ impl Authority {
         if self.verbs(identity, repository).contain(verbs) {
             return Ok(());
         }
-        let scope = Scope { repository: repository.clone(), verbs };
+        // Who writes reads too, and asks for it only once this way.
+        let reads = if verbs == Verbs::PUSH { Verbs::PULL } else { Verbs::NONE };
+        let scope = Scope { repository: repository.clone(), verbs: verbs | reads }.to_string();
         let account = match identity {
             Identity::Anonymous | Identity::Token(None, _) => {
-                return Err(self.refuse(
-                    headers,
-                    Some(&scope),
-                    &format!("{verbs} of {repository} needs an account"),
-                    "",
-                ));
+                return Err(self.refuse(headers, &scope, &format!("{verbs} of {repository} needs an account"), ""));
             }
             Identity::Account(account) | Identity::Token(Some(account), _) => account,
         };
         if self.rights(Some(account), repository).contain(verbs) {
             let why = format!("the token does not allow {verbs} of {repository}");
-            return Err(self.refuse(headers, Some(&scope), &why, "insufficient_scope"));
+            return Err(self.refuse(headers, &scope, &why, "insufficient_scope"));
         }
         let name = &account.name;
         Err(Problem::new(Code::Denied, format!("account `{name}` has no grant for {verbs} of {repository}")))
     }
 
-    /// Lets somebody see a list, which has what that one may read.
+    /// Lets somebody see a list, which has what that one may read ([`Authority::sees`]).
     ///
     /// # Errors
-    /// `UNAUTHORIZED` when nobody may read anything without an account.
-    pub fn require_anybody(&self, identity: &Identity, headers: &HeaderMap) -> Result<()> {
+    /// `UNAUTHORIZED` when nobody may read anything without an account, or the token is for nothing at all.
+    pub fn require_list(&self, identity: &Identity, headers: &HeaderMap) -> Result<()> {
+        match identity {
+            Identity::Token(Some(_), claims) if !claims.catalogue && claims.access.is_empty() => {
+                Err(self.refuse(headers, CATALOGUE, "the token does not allow lists", "insufficient_scope"))
+            }
+            identity => self.require_anybody(identity, headers, CATALOGUE),
+        }
+    }
+
+    fn require_anybody(&self, identity: &Identity, headers: &HeaderMap, scope: &str) -> Result<()> {
         match identity {
             Identity::Anonymous | Identity::Token(None, _) if !self.open && self.anonymous.is_empty() => {
-                Err(self.refuse(headers, None, "this registry needs an account", ""))
+                Err(self.refuse(headers, scope, "this registry needs an account", ""))
             }
             _ => Ok(()),
         }
@@ -299,13 +262,13 @@ impl Authority {
     /// `UNAUTHORIZED` with the challenge.
     pub fn require_introduction(&self, identity: &Identity, headers: &HeaderMap) -> Result<()> {
         match identity {
-            Identity::Anonymous if !self.open => Err(self.refuse(headers, None, "who are you?", "")),
-            identity => self.require_anybody(identity, headers),
+            Identity::Anonymous if !self.open => Err(self.refuse(headers, "", "who are you?", "")),
+            identity => self.require_anybody(identity, headers, ""),
         }
     }
 
-    /// The answer 401 with its challenge; `error` is a word of RFC 6750, or empty.
-    fn refuse(&self, headers: &HeaderMap, scope: Option<&Scope>, why: &str, error: &str) -> Box<Problem> {
+    /// The answer 401 with its challenge; `scope` is what would do, or empty, `error` is a word of RFC 6750, or empty.
+    fn refuse(&self, headers: &HeaderMap, scope: &str, why: &str, error: &str) -> Box<Problem> {
         let host = headers.get(HOST).and_then(|host| host.to_str().ok()).filter(|host| is_host(host));
         let own = host.map(|host| format!("{}://{host}", self.scheme));
         let base = self.url.clone().or(own).unwrap_or_default();
@@ -315,10 +278,7 @@ impl Authority {
             Challenge::Basic => format!("Basic realm=\"{service}\", charset=\"UTF-8\""),
             Challenge::Bearer => {
                 let mut text = format!("Bearer realm=\"{base}/v2/token\",service=\"{service}\"");
-                if let Some(scope) = scope {
-                    // Who writes reads too, and asks for it only once this way.
-                    let reads = if scope.verbs == Verbs::PUSH { Verbs::PULL } else { Verbs::NONE };
-                    let scope = Scope { verbs: scope.verbs | reads, ..scope.clone() };
+                if !scope.is_empty() {
                     text.push_str(&format!(",scope=\"{scope}\""));
                 }
                 if !error.is_empty() {
@@ -341,7 +301,8 @@ impl Authority {
             Identity::Anonymous | Identity::Token(None, _) => None,
             Identity::Account(account) | Identity::Token(Some(account), _) => Some(account.as_ref()),
         };
-        let asked = scopes.iter().flat_map(|scopes| scopes.split(' ')).filter_map(Scope::parse).take(token::SCOPES);
+        let words = || scopes.iter().flat_map(|scopes| scopes.split(' '));
+        let asked = words().filter_map(Scope::parse).take(token::SCOPES);
         let granted = asked.filter_map(|scope| {
             let verbs = match identity {
                 // A token for a token cannot grant more than the first.
@@ -351,19 +312,25 @@ impl Authority {
             let verbs = verbs.and(scope.verbs);
             (!verbs.is_empty()).then(|| Scope { verbs, ..scope }.into())
         });
+        // A token for a token cannot last longer than the first either, or whoever has one had it for ever.
+        let (lists, last) = match identity {
+            Identity::Token(_, claims) => (claims.catalogue, claims.expires),
+            _ => (true, i64::MAX),
+        };
         let now = Timestamp::now();
         let claims = Claims {
             account: account.map(|account| account.name.clone()).unwrap_or_default(),
             serial: account.map_or(0, |account| account.serial),
             issued: now.as_second(),
-            expires: now.as_second() + token::LIFETIME,
+            expires: last.min(now.as_second() + token::LIFETIME),
             access: granted.collect(),
+            catalogue: lists && words().any(|scope| scope == CATALOGUE),
         };
         let token = self.key.sign(&claims).map_err(|error| Problem::internal("signing of a token", &error))?;
         Ok(serde_json::json!({
             "token": token,
             "access_token": token,
-            "expires_in": token::LIFETIME,
+            "expires_in": claims.expires - claims.issued,
             "issued_at": Timestamp::from_second(claims.issued).unwrap_or(now).to_string(),
             "scope": claims_scope(&claims),
         }))
@@ -377,7 +344,8 @@ impl Authority {
 
 /// What was granted, as RFC 6749 writes it.
 fn claims_scope(claims: &Claims) -> String {
-    claims.access.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+    let lists = claims.catalogue.then(|| CATALOGUE.to_owned());
+    claims.access.iter().map(ToString::to_string).chain(lists).collect::<Vec<_>>().join(" ")
 }
 
 /// Whether a text may stand in a challenge as host and port.

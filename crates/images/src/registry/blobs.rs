@@ -36,7 +36,8 @@ pub(super) async fn get(call: &Call<'_>, name: &Repository, digest: &Digest) -> 
     let matches = call.header(&IF_NONE_MATCH).is_some_and(|known| is_match(known, &tag));
     let wants_content = !call.is_head() && !matches;
     let (wanted_name, wanted_digest) = (name.clone(), digest.clone());
-    let find = move || find(&service, &wanted_name, &wanted_digest, wants_content);
+    let is_asked = call.is_head();
+    let find = move || find(&service, &wanted_name, &wanted_digest, wants_content, is_asked);
     let (row, opened) = call.service.block("registry-blob", find).await?;
 
     if matches {
@@ -96,13 +97,19 @@ pub(super) fn is_match(list: &str, tag: &str) -> bool {
     list.split(',').map(|known| known.trim().trim_start_matches("W/")).any(|known| known == "*" || known == tag)
 }
 
-fn find(service: &Arc<Service>, name: &Repository, digest: &Digest, open: bool) -> Result<(BlobRow, Opened)> {
+fn find(
+    service: &Arc<Service>,
+    name: &Repository,
+    digest: &Digest,
+    open: bool,
+    is_asked: bool,
+) -> Result<(BlobRow, Opened)> {
     const WHAT: &str = "lookup of a blob";
     let index = service.store.index();
     let row = index.read(WHAT, |connection| rows::blob(connection, name, digest));
     let row = row.map_err(|error| store_problem(WHAT, &error))?;
     let row = row.ok_or_else(|| unknown(name, digest))?;
-    rely(service, name, digest, row)?;
+    rely(service, name, digest, row, is_asked)?;
     let Some(blob) = service.store.blob(digest).map_err(|error| store_problem(WHAT, &error))? else {
         return Err(unknown(name, digest));
     };
@@ -130,15 +137,25 @@ struct Damaged {
     expected: u64,
 }
 
-/// Notes that somebody was told that the blob is there, and may leave it out of what is pushed next: it must outlast
-/// that. Noted again only when half the time has passed, so that reading is not writing.
-fn rely(service: &Arc<Service>, name: &Repository, digest: &Digest, row: BlobRow) -> Result<()> {
+/// Notes that somebody was told that the blob is there (`is_asked`), and may leave it out of what is pushed next: it must
+/// outlast that. Who reads it relies on it only as long as that takes, which a manifest that refers to it sees to as well.
+/// Noted again only when half the time has passed, so that reading is not writing. On a full disk nothing can be noted,
+/// and what is there can be read all the same.
+fn rely(service: &Arc<Service>, name: &Repository, digest: &Digest, row: BlobRow, is_asked: bool) -> Result<()> {
+    const WHAT: &str = "note the use of a blob";
     let half = i64::try_from(service.settings.limits.unreferenced.as_secs() / 2).unwrap_or(i64::MAX);
     let now = crate::store::now();
     if now.saturating_sub(row.touched) < half {
         return Ok(());
     }
-    let relied = service.store.index().write("note the use of a blob", |transaction| {
+    let index = service.store.index();
+    if !is_asked {
+        let is_kept = index.read(WHAT, |connection| rows::is_referred(connection, name, digest));
+        if is_kept.map_err(|error| store_problem(WHAT, &error))? {
+            return Ok(());
+        }
+    }
+    let relied = index.write(WHAT, |transaction| {
         let Some(repository) = rows::repository(transaction, name)? else { return Ok(false) };
         // It may have been swept since it was looked up.
         if rows::blob(transaction, name, digest)?.is_none() {
@@ -147,9 +164,13 @@ fn rely(service: &Arc<Service>, name: &Repository, digest: &Digest, row: BlobRow
         rows::link_blob(transaction, repository, digest, row.size, now)?;
         Ok(true)
     });
-    match relied.map_err(|error| store_problem("note of a blob's use", &error))? {
-        true => Ok(()),
-        false => Err(unknown(name, digest)),
+    match relied {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(unknown(name, digest)),
+        Err(error) => {
+            tracing::warn!(error = super::server::chain(&error), %digest, repository = %name, "use of a blob not noted");
+            Ok(())
+        }
     }
 }
 

@@ -50,7 +50,7 @@ pub(super) async fn tags(call: &Call<'_>, name: &Repository) -> Result<Response<
 
 /// `GET /v2/_catalog`: the repositories that the sender may read.
 pub(super) async fn catalogue(call: &Call<'_>) -> Result<Response<Content>> {
-    call.service.authority.require_anybody(call.identity, &call.parts.headers)?;
+    call.service.authority.require_list(call.identity, &call.parts.headers)?;
     let page = Page::parse(&call.query)?;
     let limit = page.limit();
     let (service, identity, last) = (call.service.clone(), call.identity.clone(), page.last.unwrap_or_default());

@@ -6,6 +6,7 @@ use super::{
     cache::Manifest,
     check::{Checked, check},
     problem::{Code, Problem, Result},
+    receive::{Unread, whole},
     route::{self, Reference},
     rows,
     service::{CONTENT_DIGEST, Call, Service, content_length, empty, header, store_problem, with_status},
@@ -15,22 +16,21 @@ use crate::{
     store::{CommitError, MANIFEST_LIMIT, Owner, StoreError},
 };
 use bytes::Bytes;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::{
     Response, StatusCode,
     body::Incoming,
-    header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH, LOCATION},
+    header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH, LOCATION, RETRY_AFTER},
 };
 use model::image::{Algorithm, Digest, Repository, Tag};
 use rusqlite::Transaction;
 use serde_json::json;
 use std::{io::Write, sync::Arc};
-use tokio::time::timeout;
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
 const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 const TAG: HeaderName = HeaderName::from_static("oci-tag");
 /// Tags that one push may set.
-const TAGS: usize = 32;
+pub(super) const TAGS: usize = 32;
 
 /// `GET` and `HEAD` of a manifest.
 pub(super) async fn get(call: &Call<'_>, name: &Repository, reference: &Reference) -> Result<Response<Content>> {
@@ -102,21 +102,6 @@ pub(super) async fn put(
     body: &mut Incoming,
 ) -> Result<Response<Content>> {
     let service = call.service;
-    let bytes = collect(call, body).await?;
-    let content_type = call.header(&CONTENT_TYPE);
-    let digest = match reference {
-        Reference::Digest(expected) => {
-            let found = digest_of(expected.algorithm(), &bytes);
-            if found != *expected {
-                let message = format!("the manifest has digest {found}, not {expected}");
-                return Err(Problem::new(Code::DigestInvalid, message)
-                    .detail(json!({ "expected": expected.as_str(), "found": found.as_str() })));
-            }
-            found
-        }
-        Reference::Tag(_) => digest_of(Algorithm::Sha256, &bytes),
-    };
-    let checked = check(&bytes, content_type)?;
     let named = match reference {
         Reference::Tag(tag) => vec![tag.clone()],
         Reference::Digest(_) => call.query.all("tag").map(route::tag).collect::<Result<Vec<_>>>()?,
@@ -125,10 +110,18 @@ pub(super) async fn put(
         let message = format!("{} tags are named: expected {TAGS} at most", named.len());
         return Err(Problem::new(Code::TagInvalid, message).status(StatusCode::URI_TOO_LONG));
     }
-    let subject = checked.subject.clone();
-    let push = Push { name: name.clone(), digest: digest.clone(), checked, tags: named.clone() };
-    let shared = service.clone();
-    service.block("registry-manifest", move || push.run(&shared, &bytes)).await?;
+    // Held until the manifest is in, so that only so many are in memory.
+    let place = place(service).await?;
+    let bytes = collect(call, body).await?;
+    let content_type = call.header(&CONTENT_TYPE).map(str::to_owned);
+    let (shared, name_of, wanted, tags) = (service.clone(), name.clone(), reference.clone(), named.clone());
+    let work = move || {
+        let push = Push::read(name_of, &wanted, content_type.as_deref(), tags, &bytes)?;
+        push.run(&shared, &bytes)?;
+        drop(place);
+        Ok((push.digest, push.checked.subject))
+    };
+    let (digest, subject) = service.block("registry-manifest", work).await?;
 
     let mut response = empty(StatusCode::CREATED);
     header(&mut response, LOCATION, &format!("/v2/{name}/manifests/{digest}"));
@@ -155,15 +148,29 @@ async fn collect(call: &Call<'_>, body: &mut Incoming) -> Result<Bytes> {
     if content_length(&call.parts.headers)?.is_some_and(|length| length > MANIFEST_LIMIT) {
         return Err(too_large());
     }
-    let limit = call.service.settings.limits.stall;
     let most = usize::try_from(MANIFEST_LIMIT).unwrap_or(usize::MAX);
-    match timeout(limit, Limited::new(body, most).collect()).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(error)) => Err(Problem::new(Code::ManifestInvalid, format!("the manifest cannot be read: {error}"))),
-        Err(_) => Err(Problem::new(Code::ManifestInvalid, "the manifest took too long to come")
+    let read = whole(body, most, call.service.settings.limits.stall).await;
+    read.map_err(|why| match why {
+        Unread::TooLarge => too_large(),
+        Unread::Broken(error) => Problem::new(Code::ManifestInvalid, format!("the manifest cannot be read: {error}")),
+        Unread::Late => Problem::new(Code::ManifestInvalid, "the manifest took too long to come")
             .status(StatusCode::REQUEST_TIMEOUT)
-            .hang_up()),
+            .hang_up(),
+    })
+}
+
+/// The right to bring a manifest; it is waited for, but not long.
+async fn place(service: &Service) -> Result<OwnedSemaphorePermit> {
+    let limits = &service.settings.limits;
+    match timeout(limits.queue, service.manifests.clone().acquire_owned()).await {
+        Ok(Ok(place)) => Ok(place),
+        // It is never closed.
+        Ok(Err(_)) => Err(Problem::new(Code::Unavailable, "the registry is ending")),
+        Err(_) => {
+            service.counters.refused.inc();
+            Err(Problem::new(Code::TooManyRequests, "too many manifests at a time: come back in a moment")
+                .header(RETRY_AFTER, HeaderValue::from_static("1")))
+        }
     }
 }
 
@@ -188,6 +195,27 @@ impl From<StoreError> for Failure {
 }
 
 impl Push {
+    fn read(
+        name: Repository,
+        reference: &Reference,
+        content_type: Option<&str>,
+        tags: Vec<Tag>,
+        bytes: &[u8],
+    ) -> Result<Self> {
+        let digest = match reference {
+            Reference::Tag(_) => digest_of(Algorithm::Sha256, bytes),
+            Reference::Digest(expected) => digest_of(expected.algorithm(), bytes),
+        };
+        if let Reference::Digest(expected) = reference
+            && digest != *expected
+        {
+            let message = format!("the manifest has digest {digest}, not {expected}");
+            return Err(Problem::new(Code::DigestInvalid, message)
+                .detail(json!({ "expected": expected.as_str(), "found": digest.as_str() })));
+        }
+        Ok(Self { name, digest, checked: check(bytes, content_type)?, tags })
+    }
+
     fn run(&self, service: &Service, bytes: &[u8]) -> Result<()> {
         const WHAT: &str = "push of a manifest";
         let failed = |error: StoreError| store_problem(WHAT, &error);

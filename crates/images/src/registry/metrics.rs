@@ -58,6 +58,7 @@ pub(super) struct Inner {
     pub cache_hits: Counter,
     pub cache_misses: Counter,
     pub logins_failed: Counter,
+    pub logins_put_off: Counter,
 }
 
 impl std::ops::Deref for Counters {
@@ -87,6 +88,7 @@ impl Counters {
             cache_hits: Counter::default(),
             cache_misses: Counter::default(),
             logins_failed: Counter::default(),
+            logins_put_off: Counter::default(),
         };
         metrics.register("registry", |registry| {
             registry.register("requests", "Requests answered", counters.requests.clone());
@@ -99,10 +101,11 @@ impl Counters {
             registry.register("blob_bytes_sent", "Bytes of blobs that were begun to be sent", counters.sent.clone());
             registry.register("connections", "Connections open", counters.connections.clone());
             registry.register("uploads", "Uploads that send", counters.uploads.clone());
-            registry.register("uploads_refused", "Uploads told to come back", counters.refused.clone());
+            registry.register("uploads_refused", "Uploads and manifests told to come back", counters.refused.clone());
             registry.register("cache_hits", "Manifests served from memory", counters.cache_hits.clone());
             registry.register("cache_misses", "Manifests looked up", counters.cache_misses.clone());
             registry.register("logins_failed", "Wrong names, passwords and tokens", counters.logins_failed.clone());
+            registry.register("logins_put_off", "Logins told to come back", counters.logins_put_off.clone());
         })?;
         Ok(Self(Arc::new(counters)))
     }

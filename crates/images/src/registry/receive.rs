@@ -7,19 +7,21 @@ use super::{
 };
 use crate::store::{Ingest, StoreError};
 use bytes::Bytes;
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Limited};
 use hyper::{StatusCode, body::Incoming};
 use std::{
     io::{self, Write},
     sync::Arc,
     time::Duration,
 };
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// Bytes that are handed to another thread at once. Two batches are in memory for each upload that sends.
 const BATCH: usize = 512 << 10;
 /// Bytes after which others have their turn on the thread: two or three milliseconds.
 const KEEP: u64 = 2 << 20;
+/// Bytes after which the room on the disk is looked at: some microseconds.
+const LOOK: u64 = 4 << 20;
 /// A client that sends less than this in the time that it may stall is not waited for any longer.
 const LEAST: u64 = 16 << 10;
 
@@ -48,8 +50,15 @@ pub(super) async fn receive(
     let mut arrival = Arrival { body, room: most, patience: service.settings.limits.stall, running };
     let mut batch = Vec::new();
     let mut next_yield = ingest.written() + KEEP;
+    let mut next_look = ingest.written() + LOOK;
     let mut result = arrival.fill(&mut batch, 1).await;
     while !batch.is_empty() {
+        if ingest.written() >= next_look {
+            next_look = ingest.written() + LOOK;
+            if let Err(error) = service.store.check_room() {
+                return (Some(ingest), Err(store_problem("receiving of a blob", &error)));
+            }
+        }
         let mut more = matches!(result, Ok(true));
         if let Ok(_place) = service.in_place.try_acquire() {
             let pieces = std::mem::take(&mut batch);
@@ -59,9 +68,6 @@ pub(super) async fn receive(
             if let Err(error) = written {
                 return (None, Err(write_problem(error)));
             }
-            if let Some(running) = running {
-                running.at(ingest.written());
-            }
         } else {
             if more {
                 result = arrival.fill(&mut batch, BATCH).await;
@@ -69,14 +75,7 @@ pub(super) async fn receive(
             }
             let full = std::mem::take(&mut batch);
             service.counters.received.inc_by(length(&full));
-            let write = async {
-                let written = service.block("registry-upload", move || Ok(write(ingest, &full))).await;
-                // Whoever asks how far it is learns it before the next batch is full.
-                if let (Some(running), Ok((ingest, _))) = (running, &written) {
-                    running.at(ingest.written());
-                }
-                written
-            };
+            let write = service.block("registry-upload", move || Ok(write(ingest, &full)));
             // While this batch is written the next one arrives.
             let (written, next) =
                 tokio::join!(write, async { if more { arrival.fill(&mut batch, BATCH).await } else { Ok(false) } });
@@ -167,6 +166,27 @@ impl Arrival<'_> {
             batch.push(bytes);
         }
         Ok(true)
+    }
+}
+
+/// Why a small body is not there.
+pub(super) enum Unread {
+    /// It has more bytes than allowed.
+    TooLarge,
+    /// The connection ended, or the body is malformed.
+    Broken(hyper::Error),
+    /// It did not come in time.
+    Late,
+}
+
+/// Takes a body in that is kept in memory: up to `most` bytes, all of them within `patience`.
+pub(super) async fn whole(body: &mut Incoming, most: usize, patience: Duration) -> std::result::Result<Bytes, Unread> {
+    match timeout(patience, Limited::new(body, most).collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) => {
+            Err(error.downcast::<hyper::Error>().map_or(Unread::TooLarge, |error| Unread::Broken(*error)))
+        }
+        Err(_) => Err(Unread::Late),
     }
 }
 

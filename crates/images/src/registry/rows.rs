@@ -53,6 +53,13 @@ pub(super) fn blob(connection: &Connection, name: &Repository, digest: &Digest) 
     connection.prepare_cached(sql)?.query_row([name.as_str(), digest.as_str()], row).optional()
 }
 
+/// Whether a manifest of the repository refers to it.
+pub(super) fn is_referred(connection: &Connection, name: &Repository, digest: &Digest) -> Result<bool> {
+    let sql = "SELECT 1 FROM registry_references JOIN registry_repositories ON id = repository
+        WHERE name = ?1 AND target = ?2";
+    connection.prepare_cached(sql)?.exists([name.as_str(), digest.as_str()])
+}
+
 /// Gives a repository a blob, or notes that somebody relies on it now.
 pub(super) fn link_blob(
     transaction: &Transaction<'_>,

@@ -24,17 +24,19 @@ use supervisor::{
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Notify, OwnedSemaphorePermit, Semaphore},
-    time::{Instant, interval, sleep, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 
 /// How often files of the certificate are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// How long an upload stays open that nobody goes on with. It stays on disk after that.
+/// How long it is remembered what an upload hashes to that nobody goes on with. It stays on disk after that.
 const IDLE_UPLOAD: Duration = Duration::from_secs(600);
 /// How often the room on the disk is looked at.
 const MEASURE_EVERY: Duration = Duration::from_secs(60);
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Bytes of the head of a request at most.
+const HEAD: usize = 32 << 10;
 /// How long to wait when the kernel has no more descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
@@ -131,18 +133,19 @@ impl Registry {
                 _ => None,
             },
         };
-        let Limits { audit_bytes, audit_files, threads, cache, sessions, uploads, .. } = settings.limits;
+        let Limits { audit_bytes, audit_files, threads, cache, sessions, uploads, manifests, .. } = settings.limits;
         let audit = settings.audit.as_ref().map(|folder| {
             Audit::open(folder, audit_bytes, audit_files)
                 .map_err(|source| RegistryError::Audit { folder: folder.clone(), source })
         });
-        let audit = audit.transpose()?;
+        let audit = audit.transpose()?.map(Arc::new);
         let counters = Counters::register(metrics).map_err(RegistryError::Metrics)?;
         let pool = Pool::new(spawner.clone(), threads);
         let cache = Arc::new(Cache::new(store, cache).map_err(RegistryError::Store)?);
         let accounts = Accounts::new(store);
         let key = Key::new(accounts.key().map_err(RegistryError::Key)?);
-        let authority = Authority::new(&settings, accounts, key, cache.clone(), pool.clone(), counters.clone());
+        let authority =
+            Authority::new(&settings, accounts, key, cache.clone(), pool.clone(), counters.clone(), audit.clone());
         let service = Service {
             store: store.clone(),
             sessions: Sessions::new(store, &pool, sessions),
@@ -152,7 +155,9 @@ impl Registry {
             settings,
             counters,
             audit,
+            spawner: spawner.clone(),
             sending: Arc::new(Semaphore::new(uploads)),
+            manifests: Arc::new(Semaphore::new(manifests)),
             in_place: Semaphore::new(tokio::runtime::Handle::current().metrics().num_workers() / 2),
         };
         Ok(Self {
@@ -193,6 +198,10 @@ impl Registry {
             let spec = TaskSpec::new("registry-metrics").on_error(restart).on_panic(restart).stage(Stage::Base);
             spawner.spawn(spec, move |_| super::exporter::accept(listener.clone(), metrics.clone(), own.clone()));
         }
+
+        let collecting = self.service.clone();
+        let spec = TaskSpec::new("registry-collector").on_error(restart).on_panic(restart);
+        spawner.spawn(spec, move |shutdown| collector(collecting.clone(), shutdown));
 
         let (service, certificate, reload) = (self.service, self.certificate, self.reload);
         let spec = TaskSpec::new("registry-upkeep").on_error(restart).on_panic(restart);
@@ -270,7 +279,7 @@ async fn connection(
         async move { Ok::<_, Infallible>(service.handle(peer, request).await) }
     });
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(head).writev(true);
+    builder.timer(TokioTimer::new()).header_read_timeout(head).max_header_size(HEAD).writev(true);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(transport), handle));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -285,60 +294,82 @@ async fn connection(
     Ok(())
 }
 
-/// Everything that is due from time to time.
+/// What is due from time to time and takes no time.
 async fn upkeep(
     service: Arc<Service>,
     certificate: Option<Arc<Certificate>>,
     reload: Arc<Notify>,
 ) -> Result<(), io::Error> {
     let mut look = interval(LOOK_EVERY);
-    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut collected = Instant::now();
-    let mut measured = collected;
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
-            _ = look.tick() => {}
-            () = reload.notified() => {}
-        }
+        let is_told = tokio::select! {
+            _ = look.tick() => false,
+            () = reload.notified() => true,
+        };
         if let Some(certificate) = &certificate {
-            match certificate.reload() {
-                Ok(true) => tracing::info!("another certificate is in use"),
+            match certificate.reload(is_told) {
+                Ok(true) => tracing::info!("the certificate was read, and is in use"),
                 Ok(false) => {}
                 Err(error) => tracing::error!(error = chain(&error), "certificate not changed: the old one stays"),
             }
         }
-        service.sessions.close_idle(IDLE_UPLOAD);
-        let now = Instant::now();
-        let is_due = now.duration_since(collected) >= service.settings.collect_every;
-        if !is_due && now.duration_since(measured) < MEASURE_EVERY {
-            continue;
+        service.sessions.forget_idle(IDLE_UPLOAD);
+        if let Some(audit) = service.audit.clone() {
+            let written = service.pool.run("registry-audit", move || audit.sum_up(false)).await;
+            if let Err(error) = written.map_err(io::Error::other)? {
+                tracing::error!(%error, "audit log not written");
+            }
         }
-        measured = now;
+    }
+}
+
+/// Collects when it is time to, or the disk is past its watermark. Requests go on meanwhile.
+async fn collector(service: Arc<Service>, shutdown: Shutdown) -> Result<(), io::Error> {
+    let every = service.settings.collect_every;
+    let mut look = interval(MEASURE_EVERY.min(every));
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut collected = Instant::now();
+    loop {
+        look.tick().await;
+        let is_due = collected.elapsed() >= every;
         if is_due {
-            collected = now;
+            collected = Instant::now();
         }
-        let shared = service.clone();
-        let work = move || collect(&shared, is_due);
-        match service.pool.run("registry-collect", work).await.map_err(io::Error::other)? {
+        let (service, shutdown) = (service.clone(), shutdown.clone());
+        let pool = service.pool.clone();
+        let work = move || collect(&service, is_due, &|| shutdown.is_requested());
+        match pool.run("registry-collect", work).await.map_err(io::Error::other)? {
             Ok(()) => {}
             Err(error) => tracing::error!(error = chain(&error), "nothing collected"),
         }
     }
 }
 
-/// Collects when it is time to, or the disk is past its watermark. Requests go on meanwhile.
-fn collect(service: &Service, is_due: bool) -> Result<(), StoreError> {
+fn collect(service: &Service, is_due: bool, stop: &dyn Fn() -> bool) -> Result<(), StoreError> {
     if !is_due && !service.store.wants_collection()? {
         return Ok(());
     }
-    let swept = super::sweep(&service.store, service.settings.limits.unreferenced)?;
-    tracing::debug!(swept, "blobs that no manifest refers to taken from their repositories");
+    let sweep = || super::sweep(&service.store, service.settings.limits.unreferenced);
+    let swept = sweep();
     // Another process may be at it, and tells what it did.
-    crate::collect::try_run(&service.store, &crate::collect::Options::default()).map(drop)
+    let collected = crate::collect::try_run_until(&service.store, &crate::collect::Options::default(), stop);
+    // On a full disk the index may have had no room to note what is swept; a collection makes some.
+    let swept = match swept {
+        Err(error) if !stop() => {
+            tracing::warn!(error = chain(&error), "nothing taken from repositories: tried again after the collection");
+            sweep()
+        }
+        swept => swept,
+    };
+    let report = collected?;
+    let swept = swept?;
+    tracing::debug!(swept, ran = report.is_some(), "blobs that no manifest refers to taken from their repositories");
+    Ok(())
 }
 
 /// An error and its sources.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let sources = std::iter::successors(Some(error), |&error| error.source());
     sources.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

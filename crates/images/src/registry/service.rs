@@ -10,7 +10,7 @@ use super::{
     metrics::{Counters, Place, Request as Counted},
     problem::{Code, Problem, Result},
     query::Query,
-    route::Route,
+    route::{self, Reference, Route},
     sessions::Sessions,
     settings::Settings,
     transport::Outbox,
@@ -26,9 +26,10 @@ use hyper::{
 };
 use jiff::Timestamp;
 use model::image::Repository;
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, io::ErrorKind, net::SocketAddr, sync::Arc, time::Duration};
+use supervisor::{JobFate, JobSpec, OnShutdown, Spawner};
 use tokio::{
-    sync::Semaphore,
+    sync::{Semaphore, oneshot},
     time::{Instant, timeout},
 };
 
@@ -59,11 +60,24 @@ pub(super) struct Service {
     pub sessions: Sessions,
     pub settings: Settings,
     pub counters: Counters,
-    pub audit: Option<Audit>,
+    pub audit: Option<Arc<Audit>>,
+    pub spawner: Spawner,
     /// Uploads that send.
     pub sending: Arc<Semaphore>,
+    /// Manifests that are brought.
+    pub manifests: Arc<Semaphore>,
     /// Uploads that write on a thread of the runtime: fewer than it has.
     pub in_place: Semaphore,
+}
+
+/// A request as it came.
+struct Exchange {
+    peer: Peer,
+    parts: Parts,
+    body: Incoming,
+    route: Result<Option<Route>>,
+    /// What it would change.
+    action: Option<&'static str>,
 }
 
 /// A request whose path was understood and whose sender is known.
@@ -123,9 +137,35 @@ pub(super) fn header(response: &mut Response<Content>, name: HeaderName, text: &
 impl Service {
     /// Answers a request.
     pub async fn handle(self: Arc<Self>, peer: Peer, request: Request<Incoming>) -> Response<Content> {
+        let (parts, body) = request.into_parts();
+        let route = Route::parse(parts.uri.path());
+        let action = action(&route, &parts.method);
+        let exchange = Exchange { peer, parts, body, route, action };
+        if action.is_none() {
+            return self.respond(exchange).await;
+        }
+        // With a client that goes away ends whatever waits for its answer, but not the write that was begun: it is a task
+        // of its own, and its record comes after it.
+        let spec = JobSpec::new("registry-write")
+            .on_error(JobFate::Ignore)
+            .on_panic(JobFate::Ignore)
+            .on_shutdown(OnShutdown::Drain);
+        let (send, receive) = oneshot::channel();
+        let service = self.clone();
+        self.spawner.spawn_job(spec, move |_| async move {
+            // There may be nobody who takes it.
+            drop(send.send(service.respond(exchange).await));
+            Ok::<_, Infallible>(())
+        });
+        receive.await.unwrap_or_else(|_| {
+            let message = "the request came to no end; the log of the registry has the reason";
+            refusal(&Problem::new(Code::Unknown, message).hang_up())
+        })
+    }
+
+    async fn respond(self: Arc<Self>, exchange: Exchange) -> Response<Content> {
         let began = Instant::now();
-        let (parts, mut body) = request.into_parts();
-        let parsed = Route::parse(parts.uri.path());
+        let Exchange { peer, parts, mut body, route: parsed, action } = exchange;
         let word = match &parsed {
             Ok(Some(route)) => route.word(),
             _ => "other",
@@ -140,28 +180,24 @@ impl Service {
             Err(problem) => Err(problem.clone()),
         };
         let code = answered.as_ref().err().map(|problem| problem.code);
-        let mut response = match answered {
-            Ok(response) => response,
-            Err(problem) => {
-                if !problem.hang_up && !parts.headers.contains_key(EXPECT) {
-                    drain(body).await;
-                }
-                refusal(&problem)
-            }
-        };
+        let is_drained = answered.as_ref().is_err_and(|problem| !problem.hang_up);
+        let mut response = answered.unwrap_or_else(|problem| refusal(&problem));
         response.headers_mut().insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
         let status = response.status();
+        // Who has not said who it is has not tried to write yet: every push begins so, and everybody can do it.
+        let is_introduction = status == StatusCode::UNAUTHORIZED && who.name().is_empty();
+        if let (Ok(Some(route)), Some(action)) = (&parsed, action)
+            && !is_introduction
+        {
+            let digest = response.headers().get(CONTENT_DIGEST).cloned();
+            self.record(route, action, &who, &peer, &parts, (status, code, digest)).await;
+        }
+        if is_drained && !parts.headers.contains_key(EXPECT) {
+            drain(body).await;
+        }
         let method = method(&parts.method);
         self.counters.requests.get_or_create(&Counted { route: word, method, status: status.as_u16() }).inc();
         self.counters.seconds.get_or_create(&Place { route: word, method }).observe(began.elapsed().as_secs_f64());
-        // Who has not said who it is has not tried to write yet: every push begins so, and everybody can do it, as often
-        // as it takes to push the records of others out of a log that is bounded.
-        if status != StatusCode::UNAUTHORIZED
-            && let (Ok(Some(route)), Some(action)) = (&parsed, action(&parsed, &parts.method))
-        {
-            let digest = response.headers().get(CONTENT_DIGEST).cloned();
-            self.record(route, action, &who, &peer, (status, code, digest)).await;
-        }
         if parts.method == Method::HEAD {
             // What the body would be is told by the headers; a length that is said stays said.
             let length = hyper::body::Body::size_hint(response.body()).exact().unwrap_or(0);
@@ -183,10 +219,10 @@ impl Service {
     ) -> Result<Response<Content>> {
         if *route == Route::Token {
             // The same header means something else there: wrong names are refused, not challenged.
-            return super::tokens::answer(self, parts, body).await;
+            return super::tokens::answer(self, parts, peer, body).await;
         }
         let allowed = route.methods().split(", ").any(|known| known == parts.method.as_str());
-        *who = self.authority.identify(&parts.headers).await?;
+        *who = self.authority.identify(&parts.headers, peer.address).await?;
         let query = Query::parse(parts.uri.query())?;
         let call = Call { service: self, parts, peer, identity: who, query };
         if let Some(repository) = route.repository() {
@@ -241,6 +277,7 @@ impl Service {
         action: &'static str,
         who: &Identity,
         peer: &Peer,
+        parts: &Parts,
         (status, code, digest): (StatusCode, Option<Code>, Option<HeaderValue>),
     ) {
         if self.audit.is_none() {
@@ -250,6 +287,14 @@ impl Service {
             Route::Manifest(_, reference) => reference.as_str().to_owned(),
             Route::Blob(_, digest) => digest.to_string(),
             _ => String::new(),
+        };
+        // Tags that a manifest gets with its digest, as far as they are some.
+        let tags: Vec<_> = match (route, Query::parse(parts.uri.query())) {
+            (Route::Manifest(_, Reference::Digest(_)), Ok(query)) => {
+                let tags = query.all("tag").filter(|tag| route::tag(tag).is_ok()).take(super::manifests::TAGS);
+                tags.map(str::to_owned).collect()
+            }
+            _ => Vec::new(),
         };
         let digest = digest.as_ref().and_then(|digest| digest.to_str().ok()).map(str::to_owned);
         let repository = route.repository().map(Repository::to_string).unwrap_or_default();
@@ -263,6 +308,7 @@ impl Service {
                 action,
                 repository: &repository,
                 subject: &subject,
+                tags: &tags,
                 digest: digest.as_deref(),
                 status,
                 error: code.map(Code::as_str),
@@ -292,7 +338,7 @@ fn action(route: &Result<Option<Route>>, method: &Method) -> Option<&'static str
     let Ok(Some(route)) = route else { return None };
     Some(match (route, method) {
         (Route::Manifest(..), &Method::PUT) => "push-manifest",
-        (Route::Manifest(_, super::route::Reference::Tag(_)), &Method::DELETE) => "delete-tag",
+        (Route::Manifest(_, Reference::Tag(_)), &Method::DELETE) => "delete-tag",
         (Route::Manifest(..), &Method::DELETE) => "delete-manifest",
         (Route::Blob(..), &Method::DELETE) => "delete-blob",
         (Route::Uploads(_), &Method::POST) => "begin-upload",
@@ -355,8 +401,8 @@ pub(super) fn content_length(headers: &HeaderMap) -> Result<Option<u64>> {
 pub(super) fn store_problem(what: &'static str, error: &StoreError) -> Box<Problem> {
     let full = match error {
         StoreError::Full { .. } => true,
-        StoreError::Io { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
-        _ => false,
+        StoreError::Io { source, .. } => matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded),
+        error => error.is_index_full(),
     };
     if full {
         tracing::error!(%error, "{what} refused");
@@ -364,4 +410,29 @@ pub(super) fn store_problem(what: &'static str, error: &StoreError) -> Box<Probl
             .status(StatusCode::INSUFFICIENT_STORAGE);
     }
     Problem::internal(what, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_whatever_noticed_it() {
+        let io = |kind: ErrorKind| StoreError::Io { operation: "write", path: "x".into(), source: kind.into() };
+        let index = |code| StoreError::Index {
+            operation: "add a blob",
+            path: "x".into(),
+            source: rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None),
+        };
+        for (error, status) in [
+            (StoreError::Full { path: "x".into(), percent: 90, free: 1, limit: 90 }, 507),
+            (io(ErrorKind::StorageFull), 507),
+            (io(ErrorKind::QuotaExceeded), 507),
+            (index(rusqlite::ffi::SQLITE_FULL), 507),
+            (io(ErrorKind::PermissionDenied), 500),
+            (index(rusqlite::ffi::SQLITE_CORRUPT), 500),
+        ] {
+            assert_eq!(store_problem("a test", &error).status.as_u16(), status, "{error:?}");
+        }
+    }
 }

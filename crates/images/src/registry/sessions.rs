@@ -1,21 +1,20 @@
 //! Uploads that were begun and are not finished.
 //!
-//! Between two requests an upload's ingest stays open here, so that what was hashed need not be hashed again. What does
-//! not fit is closed; it is on disk, and the next request opens it again. An upload has one request at a time: a new one
-//! ends the one before it, whose client is likely gone without the kernel having noticed.
+//! Between two requests an upload is nobody's: any process that serves the folder may go on with it. What was hashed is
+//! remembered here, and need not be hashed again unless another process went on with it meanwhile; what does not fit is
+//! forgotten, and hashed again. An upload has one request at a time: a new one ends the one before it, whose client is
+//! likely gone without the kernel having noticed. A request of another process cannot be ended; it is waited for.
 
 use super::{
     blocking::Pool,
     problem::{Code, Problem, Result},
+    service::store_problem,
 };
-use crate::store::{Ingest, IngestId, Store, StoreError};
+use crate::store::{Ingest, IngestId, Resting, Store, StoreError};
 use hyper::StatusCode;
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::{
@@ -40,14 +39,12 @@ pub(super) struct Sessions {
 }
 
 enum Slot {
-    Idle(Box<Ingest>, Instant),
+    Idle(Box<Resting>, Instant),
     Busy(Arc<Running>),
 }
 
 /// A request that works on an upload.
 pub(super) struct Running {
-    /// Bytes so far.
-    written: AtomicU64,
     /// Another request wants it.
     wanted: Notify,
 }
@@ -56,10 +53,6 @@ impl Running {
     /// Returns when another request wants the upload.
     pub async fn wanted(&self) {
         self.wanted.notified().await;
-    }
-    /// Says how many bytes there are.
-    pub fn at(&self, written: u64) {
-        self.written.store(written, Ordering::Relaxed);
     }
 }
 
@@ -93,7 +86,7 @@ impl Drop for Turn {
 }
 
 impl Sessions {
-    /// None yet; at most `most` are kept open.
+    /// None yet; at most `most` are remembered.
     pub fn new(store: &Store, pool: &Pool, most: usize) -> Self {
         let (store, pool) = (store.clone(), pool.clone());
         Self { store, pool, slots: Arc::default(), freed: Arc::default(), most }
@@ -101,16 +94,18 @@ impl Sessions {
 
     /// Keeps an upload to be gone on with.
     pub fn put(&self, ingest: Ingest) {
+        let resting = ingest.rest();
         let mut slots = self.lock();
         let idle = |(id, slot): (&IngestId, &Slot)| match slot {
             Slot::Idle(_, since) => Some((*since, id.clone())),
             Slot::Busy(_) => None,
         };
         let oldest = if slots.len() >= self.most { slots.iter().filter_map(idle).min() } else { None };
-        let closed = oldest.and_then(|(_, id)| slots.remove(&id));
-        slots.insert(ingest.id().clone(), Slot::Idle(Box::new(ingest), Instant::now()));
+        if let Some((_, id)) = oldest {
+            slots.remove(&id);
+        }
+        slots.insert(resting.id().clone(), Slot::Idle(Box::new(resting), Instant::now()));
         drop(slots);
-        drop(closed);
         self.freed.notify_waiters();
     }
 
@@ -135,16 +130,14 @@ impl Sessions {
                     continue;
                 }
             };
-            if let Some(ingest) = idle {
-                return Ok((turn, ingest));
-            }
             let (store, wanted) = (self.store.clone(), id.clone());
-            let resumed = self.pool.run("registry-upload", move || store.resume(&wanted)).await;
+            let resume = move || match idle {
+                Some(resting) => store.wake(resting),
+                None => store.resume(&wanted),
+            };
+            let resumed = self.pool.run("registry-upload", resume).await;
             match resumed.map_err(|error| Problem::internal("resuming an upload", &error))? {
-                Ok(Some(ingest)) => {
-                    turn.running.at(ingest.written());
-                    return Ok((turn, ingest));
-                }
+                Ok(Some(ingest)) => return Ok((turn, ingest)),
                 Ok(None) => return Err(unknown(id.to_string())),
                 // Another process has it, or a request of this one that was given up.
                 Err(StoreError::Busy { .. }) if Instant::now() < deadline => {
@@ -152,53 +145,44 @@ impl Sessions {
                     sleep(LOOK_EVERY).await;
                 }
                 Err(StoreError::Busy { .. }) => return Err(busy(id)),
-                Err(error) => return Err(Problem::internal("resuming an upload", &error)),
+                Err(error) => return Err(store_problem("resuming an upload", &error)),
             }
         }
     }
 
-    /// Marks an upload as worked on; the ingest if it was open. `Err`: who works on it.
-    fn claim(&self, id: &IngestId) -> std::result::Result<(Turn, Option<Ingest>), Arc<Running>> {
+    /// Marks an upload as worked on; what is remembered of it. `Err`: who works on it.
+    fn claim(&self, id: &IngestId) -> std::result::Result<(Turn, Option<Resting>), Arc<Running>> {
         let mut slots = self.lock();
         let idle = match slots.remove(id) {
             Some(Slot::Busy(running)) => {
                 slots.insert(id.clone(), Slot::Busy(running.clone()));
                 return Err(running);
             }
-            Some(Slot::Idle(ingest, _)) => Some(*ingest),
+            Some(Slot::Idle(resting, _)) => Some(*resting),
             None => None,
         };
-        let written = AtomicU64::new(idle.as_ref().map_or(0, Ingest::written));
-        let running = Arc::new(Running { written, wanted: Notify::new() });
+        let running = Arc::new(Running { wanted: Notify::new() });
         slots.insert(id.clone(), Slot::Busy(running.clone()));
         Ok((Turn { sessions: self.clone(), id: id.clone(), running }, idle))
     }
 
-    /// How many bytes of an upload there are, without disturbing it.
+    /// How many bytes of an upload there are, without disturbing whoever works on it.
     ///
     /// # Errors
-    /// As [`Sessions::take`].
+    /// `BLOB_UPLOAD_UNKNOWN`.
     pub async fn written(&self, id: &IngestId) -> Result<u64> {
-        let known = match self.lock().get(id) {
-            Some(Slot::Idle(ingest, _)) => Some(ingest.written()),
-            Some(Slot::Busy(running)) => Some(running.written.load(Ordering::Relaxed)),
-            None => None,
-        };
-        if let Some(written) = known {
-            return Ok(written);
-        }
-        let (turn, ingest) = self.take(id).await?;
-        let written = ingest.written();
-        turn.keep(ingest);
-        Ok(written)
+        let (store, wanted) = (self.store.clone(), id.clone());
+        let look = self.pool.run("registry-upload", move || store.ingested(&wanted)).await;
+        let look = look.map_err(|error| Problem::internal("looking at an upload", &error))?;
+        let written = look.map_err(|error| store_problem("looking at an upload", &error))?;
+        written.ok_or_else(|| unknown(id.to_string()))
     }
 
-    /// Closes what nobody has gone on with for so long. It stays on disk.
-    pub fn close_idle(&self, longer_than: Duration) {
+    /// Forgets what nobody has gone on with for so long. It stays on disk.
+    pub fn forget_idle(&self, longer_than: Duration) {
         let now = Instant::now();
         let is_old = |slot: &Slot| matches!(slot, Slot::Idle(_, since) if now.duration_since(*since) > longer_than);
-        let closed: Vec<_> = self.lock().extract_if(|_, slot| is_old(slot)).collect();
-        drop(closed);
+        self.lock().retain(|_, slot| !is_old(slot));
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<IngestId, Slot>> {

@@ -79,8 +79,12 @@ pub struct Limits {
     pub connections: usize,
     /// Uploads that send at a time; further ones are told to come back (429).
     pub uploads: usize,
-    /// Uploads begun and not finished that are kept open.
+    /// Uploads begun and not finished of which it is remembered what they hash to so far.
     pub sessions: usize,
+    /// Manifests that are taken in at a time; further ones wait.
+    pub manifests: usize,
+    /// How long a manifest waits before its client is told to come back (429).
+    pub queue: Duration,
     /// Bytes of a blob.
     pub blob: u64,
     /// Threads that work on files and the database.
@@ -107,6 +111,8 @@ impl Default for Limits {
             connections: 1024,
             uploads: 64,
             sessions: 512,
+            manifests: 16,
+            queue: Duration::from_secs(5),
             blob: 64 << 30,
             threads: 16,
             head: Duration::from_secs(60),

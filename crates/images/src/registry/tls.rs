@@ -54,35 +54,52 @@ type Seen = [Option<(SystemTime, u64, u64)>; 2];
 /// The certificate in use.
 pub(super) struct Certificate {
     files: TlsFiles,
-    current: RwLock<(Seen, TlsAcceptor)>,
+    current: RwLock<Current>,
+}
+
+struct Current {
+    acceptor: TlsAcceptor,
+    /// The files that it was read from.
+    used: Seen,
+    /// Those that were looked at last, and could not be used if they are others.
+    tried: Seen,
 }
 
 impl Certificate {
     /// Reads it.
     pub fn load(files: TlsFiles) -> Result<Self, TlsError> {
-        let seen = seen(&files);
+        let used = seen(&files);
         let acceptor = acceptor(&files)?;
-        Ok(Self { files, current: RwLock::new((seen, acceptor)) })
+        Ok(Self { files, current: RwLock::new(Current { acceptor, used, tried: used }) })
     }
 
     /// For the next connection.
     pub fn acceptor(&self) -> TlsAcceptor {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).1.clone()
+        self.current.read().unwrap_or_else(PoisonError::into_inner).acceptor.clone()
     }
 
-    /// Reads it again if its files have changed; `true` if there is another. On an error the old one stays, and the
-    /// error comes once for each change.
-    pub fn reload(&self) -> Result<bool, TlsError> {
+    /// Reads it again if its files have changed, or whatever they look like (`force`); `true` if it was read. On an error
+    /// the old one stays; files that cannot be used are tried again each time, but the error comes once for each change.
+    pub fn reload(&self, force: bool) -> Result<bool, TlsError> {
         let now = seen(&self.files);
-        let changed = {
-            let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-            std::mem::replace(&mut current.0, now) != now
+        let (used, tried) = {
+            let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+            (current.used, current.tried)
         };
-        if changed {
-            let acceptor = acceptor(&self.files)?;
-            self.current.write().unwrap_or_else(PoisonError::into_inner).1 = acceptor;
+        if now == used && !force {
+            return Ok(false);
         }
-        Ok(changed)
+        let read = acceptor(&self.files);
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        current.tried = now;
+        match read {
+            Ok(acceptor) => {
+                (current.acceptor, current.used) = (acceptor, now);
+                Ok(true)
+            }
+            Err(_) if now == tried && !force => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 }
 

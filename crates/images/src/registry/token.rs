@@ -35,6 +35,9 @@ pub(super) struct Claims {
     pub expires: i64,
     /// What was granted of what was asked for.
     pub access: Vec<Access>,
+    /// Whether it is for the list of repositories.
+    #[serde(rename = "catalog", default, skip_serializing_if = "std::ops::Not::not")]
+    pub catalogue: bool,
 }
 
 /// What a token allows in a repository.
@@ -127,7 +130,7 @@ mod tests {
 
     fn claims() -> Claims {
         let access = vec![Scope::parse("repository:a/b:pull,push").unwrap().into()];
-        Claims { account: "ci".into(), serial: 7, issued: 1000, expires: 1300, access }
+        Claims { account: "ci".into(), serial: 7, issued: 1000, expires: 1300, access, catalogue: false }
     }
 
     #[test]

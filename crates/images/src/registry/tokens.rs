@@ -5,9 +5,9 @@ use super::{
     body::Content,
     problem::{Code, Problem, Result},
     query::Query,
-    service::{Service, json},
+    receive::{Unread, whole},
+    service::{Peer, Service, json},
 };
-use http_body_util::{BodyExt, Limited};
 use hyper::{
     Method, Response, StatusCode,
     body::Incoming,
@@ -20,16 +20,20 @@ use std::sync::Arc;
 const FORM: usize = 16 << 10;
 
 /// Answers a request for a token.
-pub(super) async fn answer(service: &Arc<Service>, parts: &Parts, body: &mut Incoming) -> Result<Response<Content>> {
+pub(super) async fn answer(
+    service: &Arc<Service>,
+    parts: &Parts,
+    peer: &Peer,
+    body: &mut Incoming,
+) -> Result<Response<Content>> {
     let document = match parts.method {
         Method::GET => {
-            let identity = service.authority.identify(&parts.headers).await?;
+            let identity = service.authority.identify(&parts.headers, peer.address).await?;
             let query = Query::parse(parts.uri.query())?;
             service.authority.issue(&identity, &query.all("scope").collect::<Vec<_>>())?
         }
         Method::POST => {
-            let bytes = Limited::new(body, FORM).collect().await;
-            let bytes = bytes.map_err(|error| invalid(&format!("the form cannot be read: {error}")))?.to_bytes();
+            let bytes = whole(body, FORM, service.settings.limits.stall).await.map_err(unread)?;
             let text = std::str::from_utf8(&bytes).map_err(|_| invalid("the form is not UTF-8"))?;
             let form = Query::parse(Some(text))?;
             match form.get("grant_type") {
@@ -40,7 +44,7 @@ pub(super) async fn answer(service: &Arc<Service>, parts: &Parts, body: &mut Inc
                 None => return Err(invalid("grant_type is missing: expected password")),
             }
             let name = form.get("username").unwrap_or_default();
-            let account = service.authority.login(name, form.get("password").unwrap_or_default()).await?;
+            let account = service.authority.login(name, form.get("password").unwrap_or_default(), peer.address).await?;
             let account = account.ok_or_else(|| Problem::new(Code::Unauthorized, "wrong name, password or token"))?;
             service.authority.issue(&Identity::Account(account), &form.all("scope").collect::<Vec<_>>())?
         }
@@ -55,6 +59,16 @@ pub(super) async fn answer(service: &Arc<Service>, parts: &Parts, body: &mut Inc
     let mut response = json(document.to_string());
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
+}
+
+fn unread(why: Unread) -> Box<Problem> {
+    match why {
+        Unread::TooLarge => {
+            invalid(&format!("the form is larger than {FORM} bytes")).status(StatusCode::PAYLOAD_TOO_LARGE)
+        }
+        Unread::Broken(error) => invalid(&format!("the form cannot be read: {error}")),
+        Unread::Late => invalid("the form took too long to come").status(StatusCode::REQUEST_TIMEOUT).hang_up(),
+    }
 }
 
 fn invalid(message: &str) -> Box<Problem> {

@@ -134,6 +134,13 @@ async fn take_chunk(
             return Err(located(call, name, &id, written, problem));
         }
     };
+    // What brings nothing takes no room, such as the end of an upload that is there whole.
+    if !hyper::body::Body::is_end_stream(body)
+        && let Err(error) = service.store.check_room()
+    {
+        turn.keep(ingest);
+        return Err(located(call, name, &id, written, store_problem("receiving of a blob", &error)));
+    }
     let most = length.map_or(room, |length| length.min(room));
     let (ingest, received) = receive(service, ingest, body, most, Some(turn.running())).await;
     let Some(ingest) = ingest else {
@@ -311,10 +318,15 @@ async fn mount(call: &Call<'_>, name: &Repository, digest: &Digest, from: Option
                 holders.map_err(failed)?.iter().filter_map(|name| name.parse().ok()).collect()
             }
         };
-        let readable = |source: &Repository| match &identity {
-            // With a token that names only the target: what its account may read. It learns no more than that.
-            identity if source == &name => service.authority.verbs(identity, source).contain(Verbs::PUSH),
-            identity => service.authority.sees(identity, source),
+        // What is here already needs no right to read; what is elsewhere needs that of the token, not only its account's:
+        // a token that leaked would learn what it was not made for.
+        let readable = |source: &Repository| {
+            let authority = &service.authority;
+            if *source == name {
+                authority.verbs(&identity, source).contain(Verbs::PUSH)
+            } else {
+                authority.reads(&identity, source)
+            }
         };
         for source in sources.iter().filter(|source| readable(source)) {
             let mounted = index.transact(WHAT, |transaction| {

@@ -13,6 +13,7 @@ use std::{
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     str::FromStr,
+    time::SystemTime,
 };
 
 /// Names an ingest across processes: 32 hexadecimal digits.
@@ -50,6 +51,23 @@ pub struct Ingest {
     begun: u64,
     hasher: Hasher,
     _lock: File,
+}
+
+/// An ingest that nobody has open, and what its bytes so far hash to.
+pub struct Resting {
+    id: IngestId,
+    written: u64,
+    begun: u64,
+    hasher: Hasher,
+    /// The data as it was left: another time or length is the work of somebody else.
+    left: Option<SystemTime>,
+}
+
+impl Resting {
+    /// Its name.
+    pub fn id(&self) -> &IngestId {
+        &self.id
+    }
 }
 
 impl Store {
@@ -100,6 +118,41 @@ impl Store {
 
     /// As [`Store::resume`], hashing with `algorithm`.
     pub fn resume_as(&self, id: &IngestId, algorithm: Algorithm) -> Result<Option<Ingest>, StoreError> {
+        let Some((lock, data)) = self.open_ingest(id)? else { return Ok(None) };
+        self.rehashed(id, lock, data, algorithm).map(Some)
+    }
+
+    /// Goes on with an ingest that was let go by [`Ingest::rest`]. Its bytes are read again only if somebody else has
+    /// worked on it since. `None`: it is gone.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] while somebody else has it.
+    pub fn wake(&self, resting: Resting) -> Result<Option<Ingest>, StoreError> {
+        let Resting { id, written, begun, hasher, left } = resting;
+        let Some((lock, mut data)) = self.open_ingest(&id)? else { return Ok(None) };
+        let folder = self.ingest_folder(&id);
+        let path = folder.join("data");
+        let found = data.metadata().map_err(at("look at", &path))?;
+        if found.len() != written || left.is_none() || found.modified().ok() != left {
+            return self.rehashed(&id, lock, data, hasher.algorithm()).map(Some);
+        }
+        data.set_modified(SystemTime::now()).map_err(at("touch", &path))?;
+        data.seek(SeekFrom::Start(written)).map_err(at("go on with", &path))?;
+        Ok(Some(Ingest { store: self.clone(), id, folder, data, written, begun, hasher, _lock: lock }))
+    }
+
+    /// How many bytes an ingest has, whoever works on it. `None`: there is no such ingest.
+    pub fn ingested(&self, id: &IngestId) -> Result<Option<u64>, StoreError> {
+        let path = self.ingest_folder(id).join("data");
+        match fs::metadata(&path) {
+            Ok(found) => Ok(Some(found.len())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(at("look at", &path)(error)),
+        }
+    }
+
+    /// Lock and data of an ingest that nobody works on.
+    fn open_ingest(&self, id: &IngestId) -> Result<Option<(File, File)>, StoreError> {
         let folder = self.ingest_folder(id);
         let lock_path = folder.join("lock");
         let lock = match lock::try_existing(&lock_path).map_err(at("lock", &lock_path))? {
@@ -108,26 +161,23 @@ impl Store {
             lock::Existing::Gone => return Ok(None),
         };
         let path = folder.join("data");
-        let mut data = match OpenOptions::new().read(true).write(true).open(&path) {
-            Ok(data) => data,
+        match OpenOptions::new().read(true).write(true).open(&path) {
+            Ok(data) => Ok(Some((lock, data))),
             // Killed between lock and data: nothing was received.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(at("open", &path)(error)),
-        };
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(at("open", &path)(error)),
+        }
+    }
+
+    fn rehashed(&self, id: &IngestId, lock: File, mut data: File, algorithm: Algorithm) -> Result<Ingest, StoreError> {
+        let folder = self.ingest_folder(id);
+        let path = folder.join("data");
         // Whoever collects old ingests looks at this time, and takes none whose lock is held.
-        data.set_modified(std::time::SystemTime::now()).map_err(at("touch", &path))?;
+        data.set_modified(SystemTime::now()).map_err(at("touch", &path))?;
         let mut hasher = Hasher::new(algorithm);
         let written = hash_all(&mut hasher, &mut data).map_err(at("read", &path))?;
-        Ok(Some(Ingest {
-            store: self.clone(),
-            id: id.clone(),
-            folder,
-            data,
-            written,
-            begun: written,
-            hasher,
-            _lock: lock,
-        }))
+        let (store, id) = (self.clone(), id.clone());
+        Ok(Ingest { store, id, folder, data, written, begun: written, hasher, _lock: lock })
     }
 
     fn ingest_folder(&self, id: &IngestId) -> PathBuf {
@@ -147,6 +197,12 @@ impl Ingest {
     /// The digest of the bytes so far, under the algorithm of this ingest.
     pub fn digest_so_far(&self) -> Digest {
         self.hasher.clone().finish()
+    }
+
+    /// Lets it go, so that anybody may go on with it, and keeps what its bytes so far hash to: see [`Store::wake`].
+    pub fn rest(self) -> Resting {
+        let left = self.data.metadata().and_then(|found| found.modified()).ok();
+        Resting { id: self.id, written: self.written, begun: self.begun, hasher: self.hasher, left }
     }
 
     /// Forgets all bytes, to begin again under the same name.
@@ -238,6 +294,12 @@ impl Write for Ingest {
 impl fmt::Debug for Ingest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ingest").field("id", &self.id).field("written", &self.written).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Resting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resting").field("id", &self.id).field("written", &self.written).finish_non_exhaustive()
     }
 }
 

@@ -3,10 +3,10 @@
 use crate::support::*;
 use images::{
     Owner, Silent, Store, StoreError,
-    collect::{ItemKind, Options, Report, plan, run, try_run},
+    collect::{ItemKind, Options, Report, plan, run, try_run, try_run_until},
     store::Watermarks,
 };
-use std::{fs, io::Write, time::Duration};
+use std::{cell::Cell, fs, io::Write, time::Duration};
 
 const NOW: Options = Options { grace: Duration::ZERO, ingest: Duration::ZERO };
 
@@ -191,6 +191,26 @@ fn collections_take_turns() {
     assert_eq!(try_run(&store, &NOW).unwrap(), None);
     drop(lock);
     assert!(try_run(&store, &NOW).unwrap().is_some());
+}
+
+#[test]
+fn a_collection_that_is_told_to_stop_leaves_the_rest_to_the_next() {
+    let (_folder, store) = store();
+    let lease = store.lease(Owner::Process).unwrap();
+    for number in 0..300u32 {
+        put(&lease, &number.to_le_bytes());
+    }
+    drop(lease);
+    let looks = Cell::new(0);
+    let stop = || {
+        looks.set(looks.get() + 1);
+        looks.get() > 3
+    };
+    let first = try_run_until(&store, &NOW, &stop).unwrap().unwrap();
+    assert!((1..300).contains(&first.items.len()), "{}", first.items.len());
+    assert_eq!(blobs(&store) + first.items.len(), 300);
+    let second = try_run(&store, &NOW).unwrap().unwrap();
+    assert_eq!((first.items.len() + second.items.len(), blobs(&store)), (300, 0));
 }
 
 #[test]

@@ -172,3 +172,40 @@ fn an_index_gives_the_image_of_the_platform() {
     let error = store.resolve(&index, &arm).unwrap_err().to_string();
     assert!(error.contains("linux/riscv64") && error.contains("linux/arm64/v8, linux/amd64"), "{error}");
 }
+
+#[test]
+fn an_ingest_at_rest_is_anybodys() {
+    let (_folder, store) = store();
+    let other = Store::open(store.folder()).unwrap();
+    let mut ingest = store.ingest().unwrap();
+    let id = ingest.id().clone();
+    ingest.write_all(b"one").unwrap();
+    assert!(matches!(other.resume(&id), Err(StoreError::Busy { .. })));
+    let resting = ingest.rest();
+    // Nobody has been there.
+    let mut ingest = store.wake(resting).unwrap().unwrap();
+    ingest.write_all(b"two").unwrap();
+    assert_eq!((ingest.written(), ingest.digest_so_far()), (6, digest_of(Algorithm::Sha256, b"onetwo")));
+    assert_eq!(other.ingested(&id).unwrap(), Some(6));
+    // Somebody goes on.
+    let resting = ingest.rest();
+    let mut theirs = other.resume(&id).unwrap().unwrap();
+    assert!(matches!(store.wake(resting), Err(StoreError::Busy { .. })));
+    theirs.write_all(b"three").unwrap();
+    let resting = theirs.rest();
+    // Somebody makes something else of it that is as long.
+    let mut mine = store.resume(&id).unwrap().unwrap();
+    assert_eq!(mine.digest_so_far(), digest_of(Algorithm::Sha256, b"onetwothree"));
+    mine.restart().unwrap();
+    mine.write_all(b"twoonethree").unwrap();
+    drop(mine);
+    let ingest = other.wake(resting).unwrap().unwrap();
+    assert_eq!(ingest.digest_so_far(), digest_of(Algorithm::Sha256, b"twoonethree"));
+    let resting = {
+        let ingest = other.wake(ingest.rest()).unwrap().unwrap();
+        ingest.rest()
+    };
+    store.resume(&id).unwrap().unwrap().abort().unwrap();
+    assert!(other.wake(resting).unwrap().is_none());
+    assert_eq!(other.ingested(&id).unwrap(), None);
+}

@@ -1,9 +1,13 @@
 //! Who may do what: Basic, Bearer, robots, anonymous reading; and the record of it.
 
-use crate::harness::{Answer, MANIFEST, Server, sha256};
+use crate::harness::{Answer, MANIFEST, Server, Wire, eventually, sha256};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use images::registry::{Accounts, Challenge, Grant};
+use ring::hmac;
 use serde_json::Value;
+use std::{path::Path, time::Duration};
 use supervisor::Secret;
+use tempfile::TempDir;
 
 const PASSWORD: &str = "correct horse";
 
@@ -235,4 +239,226 @@ fn writes_are_recorded() {
     assert_eq!(lines[0]["digest"], sha256(b"x").as_str());
     assert!(lines[0]["client"].as_str().unwrap().starts_with("127.0.0.1:"));
     assert!(!text.contains(secret.expose()));
+}
+
+/// The lines of an audit log.
+fn lines(log: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(log.join("audit.log")).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// A registry with an audit log, and the robot `ci` that may do everything below `team/`.
+fn audited() -> (Server, TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().to_owned();
+    let server = Server::with(|settings| {
+        settings.audit = Some(log);
+        settings.metrics = Some("127.0.0.1:0".parse().unwrap());
+    });
+    let (_, secret) = Accounts::new(&server.store).add_robot("ci", grants(&["team/**:*"]), None).unwrap();
+    let robot = basic("ci", secret.expose());
+    (server, folder, robot)
+}
+
+fn metric(server: &Server, name: &str) -> u64 {
+    let metrics = Wire::connect(server.addresses.metrics.unwrap()).send("GET", "/metrics", &[], b"");
+    let line = metrics.text().lines().find_map(|line| line.strip_prefix(name)).unwrap_or(" 0").trim().to_owned();
+    line.parse().unwrap()
+}
+
+#[test]
+fn who_closes_after_a_write_is_recorded_all_the_same() {
+    let (server, log, robot) = audited();
+    const ROUNDS: usize = 30;
+    for round in 0..ROUNDS {
+        let mut wire = Wire::connect(server.address());
+        let path = format!("/v2/team/app/manifests/v{round}");
+        wire.begin("DELETE", &path, &[("authorization", &robot)], Some(0), b"");
+        wire.stream().shutdown(std::net::Shutdown::Write).unwrap();
+    }
+    eventually("every attempt has a line", || {
+        metric(&server, "registry_requests_total{route=\"manifest\",method=\"DELETE\",status=\"404\"}") == ROUNDS as u64
+    });
+    let told: usize = lines(log.path()).iter().filter(|line| line["action"] == "delete-tag").count();
+    assert!(told >= 10, "{told}");
+}
+
+#[test]
+fn tags_set_by_the_way_are_recorded() {
+    let (server, log, robot) = audited();
+    let headers = [("authorization", &*robot), ("content-type", MANIFEST)];
+    push(&server, "team/app", &robot);
+    let document = serde_json::json!({ "schemaVersion": 2, "mediaType": MANIFEST, "layers": [],
+        "config": { "mediaType": "application/x", "digest": sha256(b"x").as_str(), "size": 1 } });
+    let document = document.to_string();
+    let path = format!("/v2/team/app/manifests/{}?tag=v1&tag=v1.2", sha256(document.as_bytes()));
+    assert_eq!(server.send("PUT", &path, &headers, document.as_bytes()).status, 201);
+    let lines = lines(log.path());
+    assert_eq!(lines[1]["tags"], serde_json::json!(["v1", "v1.2"]), "{lines:?}");
+    assert!(lines[0].get("tags").is_none());
+}
+
+#[test]
+fn a_token_that_does_not_reach_is_recorded() {
+    let (server, log, robot) = audited();
+    let pull = token(&server, Some(&robot), &["repository:team/app:pull"]);
+    assert_eq!(push(&server, "team/app", &pull).status, 401);
+    assert_eq!(server.send("POST", "/v2/team/app/blobs/uploads/", &[], b"").status, 401);
+    let lines = lines(log.path());
+    assert_eq!(lines.len(), 1, "who has not said its name has no line: {lines:?}");
+    assert_eq!((&lines[0]["account"], &lines[0]["status"]), (&"ci".into(), &401.into()));
+}
+
+#[test]
+fn refusals_do_not_fill_the_log() {
+    let (server, log, robot) = audited();
+    let mut wire = Wire::connect(server.address());
+    for _ in 0..100 {
+        assert_eq!(wire.send("DELETE", "/v2/other/manifests/v1", &[("authorization", &robot)], b"").status, 403);
+    }
+    push(&server, "team/app", &robot);
+    let lines = lines(log.path());
+    assert!((1..=21).contains(&lines.len()), "{}", lines.len());
+    assert_eq!(lines.last().unwrap()["status"], 201, "what is done is recorded always");
+}
+
+#[test]
+fn failed_logins_are_counted_recorded_and_slowed_down() {
+    let (server, log, _) = audited();
+    let accounts = Accounts::new(&server.store);
+    accounts.add_user("anna", &Secret::new(PASSWORD.to_owned()), grants(&["**:pull"]), None).unwrap();
+    let anna = |secret: &str| with(&server, "GET", "/v2/", &basic("anna", secret), b"");
+    for _ in 0..10 {
+        assert_eq!(anna("a wrong horse").status, 401);
+    }
+    let slowed = anna("a wrong horse");
+    assert_eq!(slowed.refused(), (429, "TOOMANYREQUESTS".into()));
+    assert!((1..=60).contains(&slowed.header("retry-after").unwrap().parse::<u64>().unwrap()));
+    assert_eq!(anna(PASSWORD).status, 429, "the right one is not told from the wrong ones meanwhile");
+    let form = format!("grant_type=password&username=anna&password={}", PASSWORD.replace(' ', "+"));
+    assert_eq!(server.send("POST", "/v2/token", &[], form.as_bytes()).status, 429);
+    for (name, secret) in [("bert", "some horse"), ("ci", "some horse"), (&*"x".repeat(65), "some horse")] {
+        assert_eq!(with(&server, "GET", "/v2/", &basic(name, secret), b"").status, 401, "others are not held up");
+    }
+    assert_eq!(metric(&server, "registry_logins_failed_total"), 13);
+    let text = std::fs::read_to_string(log.path().join("audit.log")).unwrap();
+    assert!(!text.contains("horse"), "{text}");
+    let lines = lines(log.path());
+    let of = |name: &str| lines.iter().filter(|line| line["action"] == "login" && line["account"] == name).count();
+    assert_eq!((of("anna"), of("ci")), (10, 1), "{text}");
+    let unknown: Vec<_> = lines.iter().filter(|line| line["account"] == "").collect();
+    assert_eq!(unknown.len(), 2, "{text}");
+    assert!(unknown.iter().any(|line| line["subject"] == "bert" && line["status"] == 401));
+}
+
+#[test]
+fn a_login_that_works_forgives_those_that_did_not() {
+    let (server, _) = guarded(Challenge::Basic);
+    let anna = |secret: &str| with(&server, "GET", "/v2/", &basic("anna", secret), b"").status;
+    for round in 0..3 {
+        for _ in 0..6 {
+            assert_eq!(anna("wrong"), 401, "{round}");
+        }
+        assert_eq!(anna(PASSWORD), 200, "{round}");
+    }
+    for _ in 0..10 {
+        assert_eq!(anna("wrong"), 401);
+    }
+    assert_eq!(anna("wrong"), 429);
+    assert_eq!(anna(PASSWORD), 200, "who was known to have it is not held up by others");
+}
+
+#[test]
+fn passwords_are_hashed_one_at_a_time_whoever_goes_away() {
+    let (server, _log, _) = audited();
+    // Looked up once; from now on only the hashes are work of this name.
+    assert_eq!(with(&server, "GET", "/v2/", &basic("bert", "wrong"), b"").status, 401);
+    let body = b"grant_type=password&username=bert&password=wrong";
+    for _ in 0..8 {
+        let mut wire = Wire::connect(server.address());
+        wire.begin("POST", "/v2/token", &[], Some(body.len() as u64), body);
+        // Time to begin, and not to end.
+        std::thread::sleep(Duration::from_millis(10));
+        wire.stream().shutdown(std::net::Shutdown::Write).unwrap();
+        let hashing = metric(&server, "tasks_running{task=\"registry-login\"}");
+        assert!(hashing <= 1, "{hashing} at a time");
+    }
+}
+
+#[test]
+fn too_many_logins_at_once_are_told_to_come_back() {
+    let (server, _) = guarded(Challenge::Bearer);
+    let body = b"grant_type=password&username=bert&password=wrong";
+    let mut wires: Vec<_> = (0..60).map(|_| Wire::connect(server.address())).collect();
+    for wire in &mut wires {
+        wire.begin("POST", "/v2/token", &[], Some(body.len() as u64), body);
+    }
+    let answers: Vec<_> = wires.iter_mut().map(|wire| wire.receive(false)).collect();
+    let told = answers.iter().filter(|answer| answer.status == 429 && answer.header("retry-after").is_some()).count();
+    assert!(told >= 20, "{told}");
+    assert!(answers.iter().any(|answer| answer.status == 401));
+}
+
+#[test]
+fn a_token_does_not_renew_itself() {
+    let (server, _) = guarded(Challenge::Bearer);
+    // One that was issued four minutes ago.
+    let sql = "SELECT key FROM registry_keys WHERE name = 'token'";
+    let key: [u8; 32] =
+        server.store.index().read("look", |connection| connection.query_row(sql, (), |row| row.get(0))).unwrap();
+    let sql = "SELECT serial FROM registry_accounts WHERE name = 'anna'";
+    let serial: i64 =
+        server.store.index().read("look", |connection| connection.query_row(sql, (), |row| row.get(0))).unwrap();
+    let now = jiff::Timestamp::now().as_second();
+    let claims = serde_json::json!({ "sub": "anna", "serial": serial, "iat": now - 240, "exp": now + 60,
+        "access": [{ "name": "team/app", "actions": ["pull"] }] });
+    let parts =
+        [r#"{"alg":"HS256","typ":"JWT"}"#.to_owned(), claims.to_string()].map(|part| URL_SAFE_NO_PAD.encode(part));
+    let signed = parts.join(".");
+    let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, &key));
+    context.update(b"token\0");
+    context.update(signed.as_bytes());
+    let old = format!("Bearer {signed}.{}", URL_SAFE_NO_PAD.encode(context.sign()));
+    assert_eq!(with(&server, "GET", "/v2/", &old, b"").status, 200, "it is taken for one of ours");
+    let issued = with(&server, "GET", "/v2/token?scope=repository:team/app:pull", &old, b"").json();
+    assert!(issued["expires_in"].as_i64().unwrap() <= 60, "{issued}");
+    let claims = issued["token"].as_str().unwrap().split('.').nth(1).unwrap();
+    let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap();
+    assert_eq!(claims["exp"], now + 60);
+}
+
+#[test]
+fn a_token_shows_no_more_than_it_names() {
+    let (server, _log, robot) = audited();
+    let hidden = sha256(b"x");
+    for repository in ["team/a", "team/b"] {
+        push(&server, repository, &robot);
+        let document = serde_json::json!({ "schemaVersion": 2, "mediaType": MANIFEST, "layers": [],
+            "config": { "mediaType": "application/x", "digest": hidden.as_str(), "size": 1 } });
+        let headers = [("authorization", &*robot), ("content-type", MANIFEST)];
+        let path = format!("/v2/{repository}/manifests/v1");
+        assert_eq!(server.send("PUT", &path, &headers, document.to_string().as_bytes()).status, 201);
+    }
+    let narrow = token(&server, Some(&robot), &["repository:team/c:pull,push"]);
+    for rest in ["&from=team/a", ""] {
+        let path = format!("/v2/team/c/blobs/uploads/?mount={hidden}{rest}");
+        assert_eq!(with(&server, "POST", &path, &narrow, b"").status, 202, "{rest}: an upload instead");
+    }
+    let both = token(&server, Some(&robot), &["repository:team/c:pull,push", "repository:team/a:pull"]);
+    let path = format!("/v2/team/c/blobs/uploads/?mount={hidden}&from=team/a");
+    assert_eq!(with(&server, "POST", &path, &both, b"").status, 201);
+
+    let seen = |token: &str| with(&server, "GET", "/v2/_catalog", token, b"").json()["repositories"].clone();
+    assert_eq!(seen(&both), serde_json::json!(["team/a"]));
+    let none = with(&server, "GET", "/v2/_catalog", &token(&server, Some(&robot), &[]), b"");
+    assert_eq!(none.status, 401);
+    assert!(none.header("www-authenticate").unwrap().contains("scope=\"registry:catalog:*\""), "{none:?}");
+    let anonymous = server.get("/v2/_catalog");
+    assert!(anonymous.header("www-authenticate").unwrap().contains("scope=\"registry:catalog:*\""), "{anonymous:?}");
+    let catalogue = token(&server, Some(&robot), &["registry:catalog:*"]);
+    assert_eq!(seen(&catalogue), serde_json::json!(["team/a", "team/b"]));
+    assert_eq!(with(&server, "GET", "/v2/team/a/manifests/v1", &catalogue, b"").status, 401, "and nothing else");
+    let again = token(&server, Some(&narrow), &["registry:catalog:*"]);
+    let again = with(&server, "GET", "/v2/_catalog", &again, b"");
+    assert_eq!(again.status, 401, "a token for a token is no wider");
 }

@@ -155,3 +155,31 @@ fn unreferenced_blobs_are_swept_and_referenced_ones_are_not() {
     crate::harness::eventually("swept", || sweep() == 2);
     assert_eq!(server.get("/v2/a/tags/list").refused(), (404, "NAME_UNKNOWN".into()));
 }
+
+#[test]
+fn reading_needs_no_room_in_the_index() {
+    let server = Server::open();
+    let content = noise(2000, 20);
+    server.image("a", "v1", &[&content]);
+    let loose = server.blob("a", b"loose");
+    // All were used last in 1970, and nothing can be noted.
+    let spoil = "UPDATE registry_blobs SET touched = 0;
+        CREATE TRIGGER full BEFORE UPDATE ON registry_blobs BEGIN SELECT RAISE(FAIL, 'no room'); END;";
+    server.store.index().write("spoil", |transaction| transaction.execute_batch(spoil)).unwrap();
+    for digest in [sha256(&content), loose] {
+        let path = format!("/v2/a/blobs/{digest}");
+        assert_eq!((server.head(&path).status, server.get(&path).status), (200, 200), "{digest}");
+    }
+    // Who is told that a blob is there may rely on it; who reads what a manifest keeps has no need to.
+    let touched = |digest: &str| -> i64 {
+        let sql = "SELECT touched FROM registry_blobs WHERE digest = ?1";
+        server.store.index().read("look", |connection| connection.query_row(sql, [digest], |row| row.get(0))).unwrap()
+    };
+    server.store.index().write("mend", |transaction| transaction.execute_batch("DROP TRIGGER full")).unwrap();
+    let kept = sha256(&content);
+    let path = format!("/v2/a/blobs/{kept}");
+    assert_eq!((server.get(&path).status, touched(kept.as_str())), (200, 0));
+    assert_eq!((server.head(&path).status, touched(kept.as_str()) > 0), (200, true));
+    let path = format!("/v2/a/blobs/{}", sha256(b"loose"));
+    assert_eq!((server.get(&path).status, touched(sha256(b"loose").as_str()) > 0), (200, true));
+}

@@ -1,8 +1,13 @@
 //! Collection with no pause: what was pushed stays, whatever is collected meanwhile, and what was deleted goes.
 
 use crate::harness::{Server, noise, sha256};
-use images::collect::{self, Options};
+use images::{
+    collect::{self, Options},
+    store::{Owner, Store},
+};
+use model::image::Algorithm;
 use std::{
+    io::Write,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
@@ -77,4 +82,24 @@ fn what_is_deleted_becomes_room() {
     assert!(there(&kept) && server.store.blob(&deleted).unwrap().is_none());
     assert_eq!(server.get("/v2/a/manifests/kept").status, 200);
     assert!(server.get(&format!("/v2/a/blobs/{}", sha256(&kept))).body == kept);
+}
+
+#[test]
+fn a_disk_too_full_to_sweep_is_collected_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("images")).unwrap();
+    let lease = store.lease(Owner::Process).unwrap();
+    let mut ingest = store.ingest().unwrap();
+    ingest.write_all(b"nobody's").unwrap();
+    let blob = ingest.commit_as(Algorithm::Sha256, &lease).unwrap();
+    drop(lease);
+    let spoil = "UPDATE blobs SET touched = 0;
+        CREATE TRIGGER full BEFORE DELETE ON registry_repositories BEGIN SELECT RAISE(FAIL, 'no room'); END;
+        INSERT INTO registry_repositories (name) VALUES ('empty');";
+    store.index().write("spoil", |transaction| transaction.execute_batch(spoil)).unwrap();
+    let server = Server::on(folder, |settings| settings.collect_every = Duration::from_millis(50));
+    crate::harness::eventually("what nobody needs is gone", || {
+        server.reload.now();
+        store.blob(&blob.digest).unwrap().is_none()
+    });
 }

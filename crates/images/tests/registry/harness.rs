@@ -3,7 +3,7 @@
 use images::{
     digest::digest_of,
     registry::{Addresses, Registry, Settings},
-    store::Store,
+    store::{Store, Watermarks},
 };
 use model::image::{Algorithm, Digest};
 use serde_json::{Value, json};
@@ -46,10 +46,20 @@ impl Server {
 
     /// One with these settings, on a store that is there.
     pub fn on(folder: TempDir, change: impl FnOnce(&mut Settings)) -> Self {
+        let store = Store::open(&folder.path().join("images")).unwrap();
+        Self::start(store, Some(folder), change)
+    }
+
+    /// Another one, on the folder of this one.
+    pub fn beside(&self, watermarks: Watermarks, change: impl FnOnce(&mut Settings)) -> Self {
+        Self::start(Store::open_with(self.store.folder(), watermarks).unwrap(), None, change)
+    }
+
+    /// One with these settings, on this store.
+    pub fn start(store: Store, folder: Option<TempDir>, change: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = Settings::new("127.0.0.1:0".parse().unwrap());
         settings.limits.drain = Duration::from_secs(10);
         change(&mut settings);
-        let store = Store::open(&folder.path().join("images")).unwrap();
         let opened = store.clone();
         let (send, receive) = mpsc::channel();
         let thread = std::thread::spawn(move || {
@@ -67,7 +77,7 @@ impl Server {
             supervisor::block_on(serve).unwrap()
         });
         let (addresses, reload, spawner) = receive.recv().unwrap();
-        Self { addresses, store, reload, folder: Some(folder), spawner, thread: Some(thread) }
+        Self { addresses, store, reload, folder, spawner, thread: Some(thread) }
     }
 
     pub fn address(&self) -> SocketAddr {

@@ -71,6 +71,23 @@ fn slow_clients_are_given_up() {
 }
 
 #[test]
+fn a_form_that_does_not_come_is_given_up() {
+    let server = Server::with(|settings| settings.limits.stall = Duration::from_millis(300));
+    let mut silent = Wire::connect(server.address());
+    silent.begin("POST", "/v2/token", &[], Some(100), b"grant_type=");
+    assert_eq!(silent.receive(false).status, 408);
+    assert!(silent.is_closed());
+}
+
+#[test]
+fn heads_are_bounded() {
+    let server = Server::open();
+    let (large, fitting) = ("x".repeat(40 << 10), "x".repeat(16 << 10));
+    assert_eq!(server.send("GET", "/v2/", &[("x", &fitting)], b"").status, 200);
+    assert_eq!(server.send("GET", "/v2/", &[("x", &large)], b"").status, 431);
+}
+
+#[test]
 fn uploads_at_a_time_are_bounded() {
     let server = Server::with(|settings| {
         settings.open = true;
@@ -96,6 +113,27 @@ fn uploads_at_a_time_are_bounded() {
         assert_eq!(wire.receive(false).status, 202);
     }
     assert_eq!(server.send("POST", &path, &[], content).status, 201);
+}
+
+#[test]
+fn manifests_at_a_time_are_bounded() {
+    let server = Server::with(|settings| {
+        settings.open = true;
+        settings.limits.manifests = 1;
+        settings.limits.queue = Duration::from_millis(50);
+    });
+    let document = server.image_document("a", &[b"layer"]);
+    let text = document.to_string();
+    let mut first = Wire::connect(server.address());
+    let headers = [("content-type", crate::harness::MANIFEST)];
+    first.begin("PUT", "/v2/a/manifests/v1", &headers, Some(text.len() as u64), &text.as_bytes()[..10]);
+    eventually("the first has its place", || server.put_manifest("a", "v2", &document).status == 429);
+    let refused = server.put_manifest("a", "v2", &document);
+    assert_eq!(refused.refused(), (429, "TOOMANYREQUESTS".into()));
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    first.write(&text.as_bytes()[10..]).unwrap();
+    assert_eq!(first.receive(false).status, 201);
+    server.manifest("a", "v2", &document);
 }
 
 #[test]

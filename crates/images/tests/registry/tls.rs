@@ -8,6 +8,7 @@ use std::{
     path::Path,
     process::Command,
     sync::Arc,
+    time::Duration,
 };
 use tokio_rustls::rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned,
@@ -125,4 +126,64 @@ fn does_not_start_without_a_usable_certificate() {
     assert!(start().contains("key.pem as PEM"));
     fs::write(&files.key, &two.key).unwrap();
     assert!(start().contains("cannot be used together"), "{}", start());
+}
+
+/// Waits until this certificate is in use.
+fn is_used(server: &Server, pair: &Pair, what: &str) {
+    eventually(what, || connect(server.address(), &pair.certificate).is_some());
+}
+
+#[test]
+fn a_signal_reads_files_that_look_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = files(folder.path());
+    let (mut one, mut two) = (Pair::new(), Pair::new());
+    // Lines after the end are nothing to a reader of PEM.
+    for pair in [&mut one, &mut two] {
+        pair.certificate.resize(2000, b'\n');
+        pair.key.resize(1000, b'\n');
+    }
+    let place = |pair: &Pair| {
+        pair.install(&files);
+        for path in [&files.certificate, &files.key] {
+            let time = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+            fs::File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+        }
+    };
+    place(&one);
+    let given = files.clone();
+    let server = Server::with(|settings| settings.tls = Some(given));
+    is_used(&server, &one, "the first certificate is in use");
+    place(&two);
+    server.reload.now();
+    is_used(&server, &two, "the second certificate is in use");
+}
+
+#[test]
+fn a_collection_holds_nothing_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = files(folder.path());
+    let (one, two) = (Pair::new(), Pair::new());
+    one.install(&files);
+    let given = files.clone();
+    let server = Server::with(|settings| {
+        settings.tls = Some(given);
+        settings.collect_every = Duration::from_millis(50);
+    });
+    is_used(&server, &one, "the first certificate is in use");
+    server
+        .store
+        .index()
+        .write("hold collections up", |_| {
+            // One waits for its turn by now.
+            for _ in 0..10 {
+                std::thread::sleep(Duration::from_millis(20));
+                server.reload.now();
+            }
+            two.install(&files);
+            server.reload.now();
+            is_used(&server, &two, "the second certificate is in use");
+            Ok(())
+        })
+        .unwrap();
 }

@@ -1,7 +1,8 @@
 //! Uploads: every way in, and every way that goes wrong.
 
 use crate::harness::{Server, Wire, noise, sha256, sha512};
-use std::net::Shutdown;
+use images::store::{Store, Watermarks};
+use std::{net::Shutdown, process::Command};
 
 const OCTETS: (&str, &str) = ("content-type", "application/octet-stream");
 
@@ -185,6 +186,79 @@ fn goes_on_after_a_cut_connection_and_another_process() {
     assert_eq!(server.get(&location).header("range"), Some("0-2097151"));
     assert_eq!(chunk(&server, &location, 2 << 20, &content[2 << 20..]).status, 202);
     assert_eq!(finish(&server, &location, sha256(&content), b"").status, 201);
+}
+
+#[test]
+fn processes_of_one_folder_go_on_with_each_others_uploads() {
+    let one = Server::open();
+    let two = one.beside(Watermarks::default(), |settings| settings.open = true);
+    let content = noise(300_000, 10);
+    // Whoever had it last, and whether or not it was had here before.
+    let location = begin(&one, "a");
+    assert_eq!(two.get(&location).header("range"), Some("0-0"));
+    assert_eq!(chunk(&two, &location, 0, &content[..100_000]).status, 202);
+    assert_eq!(one.get(&location).header("range"), Some("0-99999"));
+    assert_eq!(chunk(&one, &location, 100_000, &content[100_000..200_000]).status, 202);
+    assert_eq!(chunk(&one, &location, 200_000, &content[200_000..250_000]).status, 202);
+    let path = format!("{location}?digest={}", sha256(&content));
+    assert_eq!(two.send("PUT", &path, &[OCTETS], &content[250_000..]).status, 201);
+    assert!(one.get(&format!("/v2/a/blobs/{}", sha256(&content))).body == content);
+    assert_eq!(one.get(&location).refused(), (404, "BLOB_UPLOAD_UNKNOWN".into()));
+
+    let location = begin(&one, "a");
+    assert_eq!(chunk(&two, &location, 0, &content).status, 202);
+    assert_eq!(finish(&one, &location, sha256(&content), b"").status, 201);
+    let location = begin(&one, "a");
+    assert_eq!(two.delete(&location).status, 204);
+    assert_eq!(chunk(&one, &location, 0, &content).status, 404);
+}
+
+#[test]
+fn an_upload_stops_where_the_disk_is_full_and_can_be_finished() {
+    let server = Server::open();
+    let full = server.beside(Watermarks { collect: 101, refuse: 0 }, |settings| settings.open = true);
+    let location = begin(&server, "a");
+    assert_eq!(chunk(&server, &location, 0, b"some").status, 202);
+    let refused = chunk(&full, &location, 4, b"more");
+    assert_eq!((refused.status, refused.header("range")), (507, Some("0-3")), "{refused:?}");
+    assert_eq!(finish(&full, &location, sha256(b"somemore"), b"more").status, 507);
+    assert_eq!(finish(&full, &location, sha256(b"some"), b"").status, 201, "it takes no more room");
+}
+
+#[test]
+fn uploads_leave_the_room_above_the_watermark() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Small::mount(folder.path());
+    let store = Store::open_with(&disk.0.join("images"), Watermarks { collect: 101, refuse: 50 }).unwrap();
+    let server = Server::start(store, None, |settings| settings.open = true);
+    let location = begin(&server, "a");
+    let content = noise(48 << 20, 11);
+    let refused = server.send("PATCH", &location, &[OCTETS], &content);
+    assert_eq!(refused.status, 507, "{refused:?}");
+    let there = server.get(&location).header("range").unwrap().trim_start_matches("0-").parse::<usize>().unwrap() + 1;
+    assert!(there > 16 << 20 && there < 40 << 20, "{there}");
+    assert_eq!(finish(&server, &location, sha256(&content[..there]), b"").status, 201);
+}
+
+/// A file system of 64 MiB in memory.
+struct Small(std::path::PathBuf);
+
+impl Small {
+    fn mount(folder: &std::path::Path) -> Self {
+        let on = folder.join("disk");
+        std::fs::create_dir(&on).unwrap();
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=64m", "small"]).arg(&on).status();
+        assert!(mounted.unwrap().success());
+        Self(on)
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        // The store of the server that has ended has files open for a moment.
+        let unmounted = Command::new("umount").arg("--lazy").arg(&self.0).status();
+        assert!(std::thread::panicking() || unmounted.unwrap().success());
+    }
 }
 
 #[test]
