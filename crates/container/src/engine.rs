@@ -40,7 +40,7 @@ use model::{ContainerId, ContainerName, NetworkName};
 use remove::AGAIN;
 use std::{
     fs,
-    io::{self, Write},
+    io::{self, Read, Write},
     ops::ControlFlow,
     os::{fd::AsFd, unix::fs::OpenOptionsExt},
     path::Path,
@@ -49,6 +49,12 @@ use std::{
 
 /// The longest that a monitor which ends, or is killed, is waited for by who wants to be connected, or to start again.
 const HANDOVER: Duration = Duration::from_secs(5);
+
+/// Whether there is a file that begins with anything but what a power cut leaves: nothing, or zeros.
+fn is_written(path: &Path) -> bool {
+    let mut first = [0];
+    fs::File::open(path).and_then(|mut file| file.read_exact(&mut first)).is_ok() && first != [0]
+}
 
 /// The engine on one data folder. Cheap to open; holds no lock between calls.
 #[derive(Debug, Clone)]
@@ -101,7 +107,7 @@ impl Engine {
         for entry in fs::read_dir(&folder).at("list", &folder)? {
             let entry = entry.at("list", &folder)?;
             if let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<ContainerId>().ok())
-                && fs::metadata(entry.path().join("record.json")).is_ok_and(|record| record.len() > 0)
+                && is_written(&entry.path().join("record.json"))
             {
                 ids.push(id);
             }
