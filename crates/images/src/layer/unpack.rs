@@ -206,7 +206,7 @@ impl Store {
             let metered = Metered { plain, taken: 0, reported: 0, limits, compressed, report: &event };
             let mut reader = Reader::new(metered, tarball::Limits { entries: limits.entries });
             let mut check = || self.check_room();
-            let applied = apply::apply(&mut reader, root, options.devices, &mut check)?;
+            let applied = apply::apply(&mut reader, root, options.devices, limits, &mut check)?;
             reader.finish()?;
             Ok::<_, ApplyError>(applied)
         });
