@@ -176,6 +176,14 @@ fn named_by(name: &ImageName, image: &Imported) -> ImageName {
     ImageName { tag: tag.or(name.tag.clone()), ..name.clone() }.normalised()
 }
 
+/// What writing to an ingest failed with: the store's own error is inside.
+fn write_error(path: &Path, error: io::Error) -> ArchiveError {
+    match error.downcast::<StoreError>() {
+        Ok(error) => ArchiveError::Store(error),
+        Err(error) => io_error("take in", path)(error),
+    }
+}
+
 fn io_error(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ArchiveError {
     let path = path.to_owned();
     move |source| ArchiveError::Io { operation, path, source }

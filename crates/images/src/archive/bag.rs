@@ -1,6 +1,6 @@
 //! The files of an archive by name, whatever order they came in.
 
-use super::{ArchiveError, committed, io_error};
+use super::{ArchiveError, committed, io_error, write_error};
 use crate::{
     digest::digest_of,
     layer::{self, sanitise},
@@ -22,6 +22,10 @@ use std::{
 const SMALL: u64 = 1 << 20;
 /// …as long as all of them together are not more than this.
 const MEMORY: u64 = 64 << 20;
+/// What all names and targets of links may take: a hundred thousand entries with names of a usual length.
+const NAMES: usize = 32 << 20;
+/// What one entry takes besides them.
+const NAMED: usize = 256;
 /// Links that lead to links.
 const MAX_LINKS: usize = 8;
 
@@ -55,10 +59,14 @@ impl<'a> Bag<'a> {
         let limits = Limits { entries: 100_000 };
         let mut reader = Reader::new(BufReader::with_capacity(256 << 10, plain), limits);
         let (mut memory, mut blobs, mut links) = (HashMap::new(), HashMap::new(), HashMap::new());
-        let mut room = MEMORY;
+        let (mut room, mut names) = (MEMORY, NAMES);
         let tar = |source| ArchiveError::Tar { source };
         while let Some(entry) = reader.entry().map_err(tar)? {
             let path = clean(&entry.path)?;
+            names = names.checked_sub(path.len() + entry.link.len() + NAMED).ok_or_else(|| {
+                let problem = format!("the names of the archive's files take more than {NAMES} bytes");
+                ArchiveError::Document { path: entry.name(), problem }
+            })?;
             match entry.kind {
                 Kind::File if entry.extents.is_some() => {
                     let problem = "a sparse file; blobs are never sparse".to_owned();
@@ -189,7 +197,7 @@ impl<'a> Bag<'a> {
     ) -> Result<Blob, ArchiveError> {
         if let Err(error) = written {
             ingest.abort()?;
-            return Err(io_error("take in", Path::new(path))(error));
+            return Err(write_error(Path::new(path), error));
         }
         let blob = match expected {
             Some(expected) => ingest.commit(expected, self.lease).map_err(|error| committed(path, error))?,
@@ -267,7 +275,7 @@ fn copy<R: io::BufRead>(reader: &mut Reader<R>, sink: &mut impl Write, entry: &E
         }
         let length = piece.len();
         let written = sink.write_all(piece);
-        written.map_err(io_error("take in", Path::new(&entry.name())))?;
+        written.map_err(|error| write_error(Path::new(&entry.name()), error))?;
         reader.consume(length);
     }
 }

@@ -48,9 +48,14 @@ pub struct Ingest {
     written: u64,
     /// How far the kernel has been told to write.
     begun: u64,
+    /// From how many bytes on the disk is asked for room again.
+    ask_at: u64,
     hasher: Hasher,
     _lock: File,
 }
+
+/// Bytes between two looks at the room on the disk.
+const ASK_EACH: u64 = 64 << 20;
 
 impl Store {
     /// Begins to take content in.
@@ -87,7 +92,9 @@ impl Store {
         let data = OpenOptions::new().read(true).write(true).create_new(true).mode(0o400).open(&path);
         let data = data.map_err(at("make", &path))?;
         let hasher = Hasher::new(algorithm);
-        Ok(Some(Ingest { store: self.clone(), id, folder, data, written: 0, begun: 0, hasher, _lock: lock }))
+        // Whoever begins has asked for room just now.
+        let (written, begun, ask_at) = (0, 0, ASK_EACH);
+        Ok(Some(Ingest { store: self.clone(), id, folder, data, written, begun, ask_at, hasher, _lock: lock }))
     }
 
     /// Goes on with an ingest that was dropped, by this or another process. `None`: there is no such ingest.
@@ -125,6 +132,8 @@ impl Store {
             data,
             written,
             begun: written,
+            // Before the first byte more: who gives it up, or has all of it, needs no room.
+            ask_at: written,
             hasher,
             _lock: lock,
         }))
@@ -155,7 +164,7 @@ impl Ingest {
         self.data.set_len(0).map_err(at("empty", &path))?;
         self.data.seek(SeekFrom::Start(0)).map_err(at("rewind", &path))?;
         self.hasher = Hasher::new(self.hasher.algorithm());
-        (self.written, self.begun) = (0, 0);
+        (self.written, self.begun, self.ask_at) = (0, 0, 0);
         Ok(())
     }
 
@@ -220,8 +229,17 @@ impl Ingest {
 }
 
 impl Write for Ingest {
+    /// An error of the store, such as [`StoreError::Full`], is inside the one returned.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let taken = self.data.write(bytes)?;
+        if self.written >= self.ask_at && !bytes.is_empty() {
+            self.store.check_room().map_err(|error| match error {
+                StoreError::Full { .. } => io::Error::new(io::ErrorKind::StorageFull, error),
+                other => io::Error::other(other),
+            })?;
+            self.ask_at = self.written + ASK_EACH;
+        }
+        let at_most = usize::try_from(ASK_EACH).unwrap_or(usize::MAX);
+        let taken = self.data.write(&bytes[..bytes.len().min(at_most)])?;
         self.hasher.update(&bytes[..taken]);
         self.written += taken as u64;
         if self.written - self.begun >= WRITE_EARLY {

@@ -250,3 +250,14 @@ fn skopeo_reads_what_we_write_and_writes_what_we_read() {
         }
     }
 }
+
+#[test]
+fn an_archive_of_nothing_but_names_takes_little_memory() {
+    let (_folder, to) = store();
+    // Each has a name and a target of 4000 bytes; compressed, all of them are a few kilobytes.
+    let long = "n".repeat(200) + "/";
+    let entries: Vec<_> =
+        (0..5000).map(|n| other(&format!("{}{n}", long.repeat(19)), Kind::Symlink, &long.repeat(19))).collect();
+    let error = import(&to, stream(tar(&entries)), None, &Silent).unwrap_err();
+    assert!(chain(&error).contains("the names of the archive's files take more than"), "{}", chain(&error));
+}
