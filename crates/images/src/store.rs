@@ -22,6 +22,7 @@ mod image;
 pub mod index;
 pub(crate) mod ingest;
 pub(crate) mod lease;
+pub(crate) mod links;
 pub(crate) mod lock;
 mod manifest;
 pub(crate) mod reach;

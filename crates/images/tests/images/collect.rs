@@ -6,6 +6,7 @@ use images::{
     collect::{ItemKind, Options, Report, plan, run, try_run},
     store::Watermarks,
 };
+use model::image::Digest;
 use std::{fs, io::Write, time::Duration};
 
 const NOW: Options = Options { grace: Duration::ZERO, ingest: Duration::ZERO };
@@ -181,6 +182,62 @@ fn what_killed_processes_left_goes() {
     }
     assert_eq!(blobs(&store), 0);
     assert!(!folder.join("processes/dead").exists());
+}
+
+/// An image whose manifest has something besides, with a name and no lease.
+fn odd_image(store: &Store, more: &str) -> Digest {
+    let lease = store.lease(Owner::Process).unwrap();
+    let plain = image(&lease, &[Layer::gzip(tar(&[file("a", b"")]))]);
+    let bytes = store.need(&plain.digest().as_ref().parse().unwrap()).unwrap().read(1 << 20).unwrap();
+    let text = String::from_utf8(bytes).unwrap().replacen('{', &format!("{{{more}"), 1);
+    let blob = put(&lease, text.as_bytes());
+    store.tag(&name("odd"), &images::store::describe(images::media::OCI_MANIFEST, &blob).unwrap()).unwrap();
+    // A strict reader takes it.
+    store.manifest(&blob.digest).unwrap();
+    blob.digest
+}
+
+#[test]
+fn a_manifest_keeps_its_parts_whatever_else_is_in_it() {
+    for more in [r#""rootfs":5,"#.to_owned(), format!(r#""annotations2":{}{},"#, "[".repeat(500), "]".repeat(500))] {
+        let (_folder, store) = store();
+        odd_image(&store, &more);
+        run(&store, &NOW).unwrap();
+        // What is left: manifest, configuration and layer.
+        assert_eq!(blobs(&store), 3, "{more}");
+    }
+}
+
+#[test]
+fn a_damaged_manifest_costs_nothing_else() {
+    let (_folder, store) = store();
+    let digest = odd_image(&store, r#""annotations":{},"#);
+    let blob = store.need(&digest).unwrap();
+    let good = fs::read(&blob.path).unwrap();
+    run(&store, &Options::default()).unwrap();
+    let damage = |bytes: &[u8]| {
+        fs::remove_file(&blob.path).unwrap();
+        fs::write(&blob.path, bytes).unwrap();
+        // Nobody has read it yet.
+        store.index().write("forget", |transaction| {
+            transaction.execute_batch("UPDATE blobs SET expanded = 0; DELETE FROM links")
+        })
+    };
+    for bytes in [&good[..good.len() / 2], b"\0\0\0", b""] {
+        damage(bytes).unwrap();
+        let error = run(&store, &NOW).unwrap_err();
+        assert!(error.to_string().contains(digest.as_str()), "{error}");
+        assert!(plan(&store, &NOW).is_err() && store.usage().is_err());
+        assert!(blobs(&store) >= 3);
+    }
+    // It is mended before the grace of its parts is over; what was read of it does not count any more.
+    damage(b"{}").unwrap();
+    run(&store, &Options::default()).unwrap();
+    let lease = store.lease(Owner::Process).unwrap();
+    put(&lease, &good);
+    drop(lease);
+    run(&store, &NOW).unwrap();
+    assert_eq!(blobs(&store), 3);
 }
 
 #[test]
