@@ -7,7 +7,7 @@ use images::{
     store::Watermarks,
 };
 use model::image::Digest;
-use std::{fs, io::Write, time::Duration};
+use std::{fs, io::Write, os::unix::ffi::OsStrExt, time::Duration};
 
 const NOW: Options = Options { grace: Duration::ZERO, ingest: Duration::ZERO };
 
@@ -100,6 +100,46 @@ fn leases_end_with_their_owners() {
     store.release_file(&record).unwrap();
     run(&store, &NOW).unwrap();
     assert!(!there(&digest));
+}
+
+#[test]
+fn an_owner_that_cannot_be_looked_at_is_not_dead() {
+    let (folder, store) = store();
+    let home = folder.path().join("home");
+    let record = home.join("record.json");
+    fs::create_dir(&home).unwrap();
+    fs::write(&record, "").unwrap();
+    let digest = {
+        let process = store.lease(Owner::Process).unwrap();
+        let blob = put(&process, b"content");
+        store.lease(Owner::File(record.clone())).unwrap().hold(&blob.digest).unwrap();
+        blob.digest
+    };
+    // As a disk that fails: ELOOP, which root sees too.
+    fs::rename(&home, folder.path().join("aside")).unwrap();
+    std::os::unix::fs::symlink("home", &home).unwrap();
+    for error in [run(&store, &NOW).unwrap_err(), plan(&store, &NOW).unwrap_err()] {
+        assert!(error.to_string().contains(record.to_str().unwrap()), "{error}");
+    }
+    assert!(store.blob(&digest).unwrap().is_some());
+    assert!(store.lease(Owner::File(record.clone())).is_err());
+    fs::remove_file(&home).unwrap();
+    fs::rename(folder.path().join("aside"), &home).unwrap();
+    assert!(run(&store, &NOW).unwrap().items.is_empty());
+    // A file where the folder was is another matter.
+    fs::remove_dir_all(&home).unwrap();
+    fs::write(&home, "").unwrap();
+    assert_eq!(run(&store, &NOW).unwrap().items.len(), 1);
+    // The index has no words for this one.
+    let odd = folder.path().join(std::ffi::OsStr::from_bytes(b"\xff.json"));
+    fs::write(&odd, "").unwrap();
+    for error in [
+        store.lease(Owner::File(odd.clone())).unwrap_err(),
+        store.file_holds(&odd, &digest).unwrap_err(),
+        store.release_file(&odd).unwrap_err(),
+    ] {
+        assert!(chain(&error).contains("not UTF-8"), "{}", chain(&error));
+    }
 }
 
 #[test]
