@@ -1,7 +1,7 @@
 //! Unpacking the layers of an image.
 
 use super::{
-    Devices, Limits, UnpackError,
+    Devices, Limits, OPAQUE_ATTRIBUTE, UnpackError,
     apply::{self, ApplyError},
     meter::{Metered, bomb},
     stream,
@@ -14,6 +14,7 @@ use crate::{
 };
 use model::image::Digest;
 use oci_spec::image::{ImageConfiguration, ImageManifest};
+use rustix::io::Errno;
 use std::{
     collections::HashMap,
     fs::{self, DirBuilder, File},
@@ -52,7 +53,7 @@ struct Job<'a> {
 
 impl Store {
     /// Unpacks the layers of an image that are not unpacked yet, in parallel, each once whoever else wants it at the same
-    /// time. Returns their directories, base first; `lease` holds them.
+    /// time. Returns their directories, base first, without those that a layer above hides whole; `lease` holds all.
     ///
     /// # Errors
     /// [`UnpackError`]; layers that could be unpacked stay.
@@ -104,7 +105,7 @@ impl Store {
         }
         self.run(lease, &jobs, options, progress)?;
         drop(jobs);
-        Ok(layers.iter().map(|layer| self.layer_path(&layer.diff_id).join("fs")).collect())
+        visible(layers.iter().map(|layer| self.layer_path(&layer.diff_id).join("fs")).collect()).map_err(Into::into)
     }
 
     /// The directory of an unpacked layer, if it is there; `lease` holds it.
@@ -267,6 +268,27 @@ impl Store {
             index::insert(transaction, Table::Layers, diff_id, size).map_err(self.index().failed(operation))
         })?;
         Ok(true)
+    }
+}
+
+/// The layers from the topmost one on whose root is opaque: overlayfs does not look for the attribute there.
+fn visible(mut layers: Vec<PathBuf>) -> Result<Vec<PathBuf>, StoreError> {
+    for at in (1..layers.len()).rev() {
+        if is_opaque(&layers[at])? {
+            layers.drain(..at);
+            break;
+        }
+    }
+    Ok(layers)
+}
+
+fn is_opaque(directory: &Path) -> Result<bool, StoreError> {
+    let mut value = [0; 2];
+    match rustix::fs::lgetxattr(directory, OPAQUE_ATTRIBUTE, &mut value) {
+        Ok(length) => Ok(value.get(..length) == Some(b"y")),
+        // Longer than any value that means it.
+        Err(Errno::NODATA | Errno::NOTSUP | Errno::RANGE) => Ok(false),
+        Err(error) => Err(at("read the attributes of", directory)(error.into())),
     }
 }
 
