@@ -124,6 +124,9 @@ impl Store {
             return Ok(());
         }
         self.check_room()?;
+        // Opened before anything is written: whoever syncs learns of errors from then on.
+        let layers = self.part("layers");
+        let folder = File::open(&layers).map_err(at("open", &layers))?;
         let stop = AtomicBool::new(false);
         let next = AtomicUsize::new(0);
         let results: Mutex<Vec<(usize, Result<Partial, UnpackError>)>> = Mutex::default();
@@ -156,8 +159,6 @@ impl Store {
             }
         }
         if !done.is_empty() {
-            let layers = self.part("layers");
-            let folder = File::open(&layers).map_err(at("open", &layers))?;
             rustix::fs::syncfs(&folder).map_err(|error| at("sync the disk of", &layers)(error.into()))?;
         }
         for (layer, partial) in done {
