@@ -80,9 +80,17 @@ impl Store {
         for name in FOLDERS {
             make_folder(&folder.join(name))?;
         }
-        let index = Index::open(folder.join("index.db"))?;
+        let path = folder.join("index.db");
+        let (index, full) = match Index::open(path.clone()) {
+            // Even to look at it takes room, and nothing else of a full disk may be removed without.
+            Err(error) if error.is_index_full() && disk::spend_reserve(&folder)? => (Index::open(path)?, true),
+            other => (other?, false),
+        };
         let store = Self { inner: Arc::new(Inner { folder, index, watermarks, process: Mutex::new(None) }) };
-        store.keep_reserve();
+        // What was spent is there for what comes now; whoever collects makes it anew.
+        if !full {
+            store.keep_reserve();
+        }
         Ok(store)
     }
 

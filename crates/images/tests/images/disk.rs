@@ -130,3 +130,34 @@ fn whoever_goes_on_is_asked_for_room_again() {
     let lease = store.lease(Owner::Process).unwrap();
     assert_eq!(resumed.commit_as(model::image::Algorithm::Sha256, &lease).unwrap().size, 9);
 }
+
+#[test]
+fn a_store_is_opened_and_collected_on_a_disk_without_a_byte() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Small::mount(folder.path().join("disk"), "24m");
+    let path = disk.0.join("images");
+    {
+        let store = Store::open_with(&path, NEVER).unwrap();
+        let lease = store.lease(Owner::Process).unwrap();
+        put(&lease, &[1; 8 << 20]);
+    }
+    // The last one who closes an index takes what is beside it away.
+    assert!(!path.join("index.db-shm").exists());
+    let fill = || {
+        let mut file = fs::OpenOptions::new().append(true).create(true).open(disk.0.join("other")).unwrap();
+        while file.write(&[1; 4096]).is_ok() {}
+    };
+    fill();
+    let store = Store::open_with(&path, NEVER).unwrap_or_else(|error| panic!("{}", chain(&error)));
+    assert!(!path.join("reserve").exists());
+    assert_eq!(run(&store, &NOW).unwrap().freed, 8 << 20);
+    assert!(path.join("reserve").exists());
+    // Somebody else takes what was spent before it is used.
+    drop(store);
+    fill();
+    let store = Store::open_with(&path, NEVER).unwrap();
+    fill();
+    drop(store);
+    fill();
+    assert!(Store::open_with(&path, NEVER).is_err(), "there is nothing left to spend");
+}
