@@ -9,7 +9,10 @@ use super::{
 use crate::{
     media,
     progress::{Event, LayerState, Progress},
-    store::{Blob, Lease, Store, StoreError, at, digest_in, index, index::Table, layer_name, lock, random_name},
+    store::{
+        Blob, Lease, Store, StoreError, at, digest_in, index, index::Table, layer_name, lock, random_name,
+        sync_directory,
+    },
     tarball::{self, Reader},
 };
 use model::image::Digest;
@@ -161,8 +164,8 @@ impl Store {
         if !done.is_empty() {
             rustix::fs::syncfs(&folder).map_err(|error| at("sync the disk of", &layers)(error.into()))?;
         }
-        for (layer, partial) in done {
-            self.publish_layer(lease, layer, &partial)?;
+        self.publish_layers(lease, &layers, &done)?;
+        for (layer, _) in done {
             progress.event(Event::Layer { digest: &layer.blob, size: layer.size, state: LayerState::Done });
         }
         first_error.map_or(Ok(()), Err)
@@ -238,20 +241,30 @@ impl Store {
         Ok(applied.size)
     }
 
-    /// After the sync: marker, then the final name.
-    fn publish_layer(&self, lease: &Lease, layer: &Layer, partial: &Partial) -> Result<(), StoreError> {
-        let marker = partial.folder.join("complete");
-        fs::write(&marker, format!("{}\n", partial.size)).map_err(at("write", &marker))?;
-        let path = self.layer_path(&layer.diff_id);
-        let operation = "add a layer";
+    /// After the sync: markers, then the final names, and one more sync for all of those before anybody sees a row.
+    fn publish_layers(&self, lease: &Lease, folder: &Path, done: &[(&Layer, Partial)]) -> Result<(), StoreError> {
+        if done.is_empty() {
+            return Ok(());
+        }
+        for (_, partial) in done {
+            let marker = partial.folder.join("complete");
+            fs::write(&marker, format!("{}\n", partial.size)).map_err(at("write", &marker))?;
+        }
+        let operation = "add layers";
         self.index().transact(operation, |transaction| {
-            let renamed = fs::rename(&partial.folder, &path);
-            renamed.map_err(at("move into the store", &partial.folder))?;
-            index::insert(transaction, Table::Layers, &layer.diff_id, partial.size)
-                .and_then(|()| lease.hold_within(transaction, &layer.diff_id))
-                .map_err(self.index().failed(operation))
+            for (layer, partial) in done {
+                let renamed = fs::rename(&partial.folder, self.layer_path(&layer.diff_id));
+                renamed.map_err(at("move into the store", &partial.folder))?;
+            }
+            sync_directory(folder)?;
+            for (layer, partial) in done {
+                index::insert(transaction, Table::Layers, &layer.diff_id, partial.size)
+                    .and_then(|()| lease.hold_within(transaction, &layer.diff_id))
+                    .map_err(self.index().failed(operation))?;
+            }
+            Ok::<_, StoreError>(())
         })?;
-        lease.remember(&layer.diff_id);
+        done.iter().for_each(|(layer, _)| lease.remember(&layer.diff_id));
         Ok(())
     }
 
@@ -266,6 +279,8 @@ impl Store {
             if self.touch_layer(transaction, diff_id)? {
                 return Ok(());
             }
+            // Perhaps before it was synced, too.
+            sync_directory(&self.part("layers"))?;
             index::insert(transaction, Table::Layers, diff_id, size).map_err(self.index().failed(operation))
         })?;
         Ok(true)

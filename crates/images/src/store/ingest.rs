@@ -208,20 +208,18 @@ impl Ingest {
         self.data.sync_all().map_err(at("sync", &from))?;
         let path = self.store.blob_path(&digest);
         let parent = path.parent().unwrap_or(self.store.folder());
-        let new_parent = make_parents(&self.store, parent)?;
+        make_parents(&self.store, parent)?;
         let operation = "add a blob";
         // The rename is inside the transaction, so that the collector, which removes inside one, sees row and file
-        // together. An old file of the same name is replaced: it has the same bytes, or was damaged.
+        // together. An old file of the same name is replaced: it has the same bytes, or was damaged. The sync is inside
+        // too: who sees the row may refer to it for good at once.
         self.store.index().transact(operation, |transaction| {
             fs::rename(&from, &path).map_err(at("move into the store", &from))?;
+            sync_directory(parent)?;
             index::insert(transaction, Table::Blobs, &digest, self.written)
                 .and_then(|()| lease.hold_within(transaction, &digest))
                 .map_err(self.store.index().failed(operation))
         })?;
-        sync_directory(parent)?;
-        if new_parent {
-            sync_directory(parent.parent().unwrap_or(parent))?;
-        }
         lease.remember(&digest);
         remove(&self.folder)?;
         Ok(Blob { digest, size: self.written, path })
@@ -278,17 +276,17 @@ pub(crate) fn remove(folder: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// Returns whether the last folder is new, and its entry therefore to be synced.
-fn make_parents(store: &Store, parent: &Path) -> Result<bool, StoreError> {
+/// Makes the folder of a blob, lasting.
+fn make_parents(store: &Store, parent: &Path) -> Result<(), StoreError> {
     match fs::create_dir(parent) {
-        Ok(()) => Ok(true),
-        // It may be another process's that has not synced it yet.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Ok(()) => store.forget_lasting(parent),
+        // It may be another process's that has not synced it yet, or was killed before.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             fs::create_dir_all(parent).map_err(at("make folder", parent))?;
-            sync_directory(&store.part("blobs"))?;
-            Ok(true)
+            parent.ancestors().take_while(|above| *above != store.folder()).for_each(|new| store.forget_lasting(new));
         }
-        Err(error) => Err(at("make folder", parent)(error)),
+        Err(error) => return Err(at("make folder", parent)(error)),
     }
+    store.make_lasting(parent)
 }
