@@ -6,6 +6,7 @@
 mod bag;
 mod docker;
 mod export;
+mod folder;
 mod oci;
 mod v1;
 
@@ -126,7 +127,7 @@ pub fn import(
 ) -> Result<Vec<Imported>, ArchiveError> {
     let lease = store.lease(Owner::Process)?;
     let (bag, shown) = match source {
-        Source::Path(path) if path.is_dir() => (Bag::folder(&lease, path, progress), path.display().to_string()),
+        Source::Path(path) if path.is_dir() => (Bag::folder(&lease, path, progress)?, path.display().to_string()),
         Source::Path(path) => {
             let file = File::open(path).map_err(io_error("open", path))?;
             (Bag::archive(&lease, Box::new(file), progress)?, path.display().to_string())

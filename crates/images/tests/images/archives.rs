@@ -261,3 +261,47 @@ fn an_archive_of_nothing_but_names_takes_little_memory() {
     let error = import(&to, stream(tar(&entries)), None, &Silent).unwrap_err();
     assert!(chain(&error).contains("the names of the archive's files take more than"), "{}", chain(&error));
 }
+
+#[test]
+fn a_folder_gives_only_regular_files_of_its_own() {
+    let (folder, from, images) = filled();
+    let (_folder2, to) = store();
+    let layout = folder.path().join("layout");
+    export_folder(&from, &images[..1], &layout).unwrap();
+    let manifest = from.manifest(&images[0].1.digest().as_ref().parse().unwrap()).unwrap();
+    let images::Manifest::Image(manifest) = manifest else { panic!("it is an image") };
+    let blob = format!("blobs/sha256/{}", manifest.layers()[0].digest().digest());
+    let fails = |name: &str, problem: &str| {
+        let error = import(&to, Source::Path(&layout), None, &Silent).unwrap_err();
+        let text = chain(&error);
+        assert!(text.contains(&format!("`{name}`")) && text.contains(problem), "{name}, {problem}: {text}");
+        assert!(to.images().unwrap().is_empty());
+    };
+    for name in ["oci-layout", "index.json", &blob] {
+        // The very same bytes, but elsewhere.
+        let (path, outside) = (layout.join(name), folder.path().join("outside"));
+        fs::rename(&path, &outside).unwrap();
+        std::os::unix::fs::symlink(&outside, &path).unwrap();
+        fails(name, "it is a link");
+        fs::remove_file(&path).unwrap();
+        run("mkfifo", &[path.to_str().unwrap()]);
+        fails(name, "it is not a regular file");
+        fs::remove_file(&path).unwrap();
+        run("mknod", &[path.to_str().unwrap(), "c", "1", "5"]);
+        fails(name, "it is not a regular file");
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        fails(name, "it is not a regular file");
+        fs::remove_dir(&path).unwrap();
+        fs::rename(&outside, &path).unwrap();
+    }
+    // A folder of it that is a link; the layout itself may be behind one.
+    fs::rename(layout.join("blobs"), folder.path().join("blobs")).unwrap();
+    std::os::unix::fs::symlink("../blobs", layout.join("blobs")).unwrap();
+    fails(&blob, "leads through");
+    fs::remove_file(layout.join("blobs")).unwrap();
+    fs::rename(folder.path().join("blobs"), layout.join("blobs")).unwrap();
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink(&layout, &link).unwrap();
+    assert_eq!(import(&to, Source::Path(&link), None, &Silent).unwrap()[0].target, images[0].1);
+}
