@@ -78,7 +78,7 @@ impl Links {
                 "manifests" => self.manifests.extend(value.each().filter_map(Node::digest)),
                 "rootfs" => {
                     let lists = value.named("diff_ids").flat_map(Node::each);
-                    self.diff_ids.extend(lists.filter_map(Node::as_digest));
+                    self.diff_ids.extend(lists.filter_map(Node::into_digest));
                 }
                 _ => {}
             }
@@ -120,9 +120,9 @@ impl Node {
     /// The digest of a descriptor; one that we do not support is none.
     fn digest(self) -> Option<Digest> {
         // Of several the last, as readers that take them at all do.
-        self.named("digest").last()?.as_digest()
+        self.named("digest").last()?.into_digest()
     }
-    fn as_digest(self) -> Option<Digest> {
+    fn into_digest(self) -> Option<Digest> {
         if let Self::Text(text) = self { text.parse().ok() } else { None }
     }
     fn is_empty(&self) -> bool {
