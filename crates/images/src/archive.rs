@@ -6,6 +6,7 @@
 mod bag;
 mod docker;
 mod export;
+mod folder;
 mod oci;
 mod v1;
 
@@ -126,7 +127,7 @@ pub fn import(
 ) -> Result<Vec<Imported>, ArchiveError> {
     let lease = store.lease(Owner::Process)?;
     let (bag, shown) = match source {
-        Source::Path(path) if path.is_dir() => (Bag::folder(&lease, path, progress), path.display().to_string()),
+        Source::Path(path) if path.is_dir() => (Bag::folder(&lease, path, progress)?, path.display().to_string()),
         Source::Path(path) => {
             let file = File::open(path).map_err(io_error("open", path))?;
             (Bag::archive(&lease, Box::new(file), progress)?, path.display().to_string())
@@ -174,6 +175,14 @@ fn give_names(
 fn named_by(name: &ImageName, image: &Imported) -> ImageName {
     let tag = image.names.first().and_then(|known| known.tag.clone());
     ImageName { tag: tag.or(name.tag.clone()), ..name.clone() }.normalised()
+}
+
+/// What writing to an ingest failed with: the store's own error is inside.
+fn write_error(path: &Path, error: io::Error) -> ArchiveError {
+    match error.downcast::<StoreError>() {
+        Ok(error) => ArchiveError::Store(error),
+        Err(error) => io_error("take in", path)(error),
+    }
 }
 
 fn io_error(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ArchiveError {

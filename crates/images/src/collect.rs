@@ -142,12 +142,17 @@ fn collect_once(store: &Store, options: &Options, stop: &dyn Fn() -> bool) -> Re
     if stop() {
         return Ok(Report::default());
     }
-    store.index().write_durably("make references last", |transaction| {
-        transaction.execute("UPDATE counters SET value = value WHERE name = 'epoch'", ()).map(drop)
-    })?;
+    make_last(store)?;
     let report = sweep::run(store, options, &marks, epoch, stop)?;
     empty_trash(store, stop)?;
     Ok(report)
+}
+
+/// Makes every change of references before it last through a power cut. A transaction that changes nothing, to SQLite
+/// also one that writes the values that are there, is not written to the log, and so syncs nothing.
+fn make_last(store: &Store) -> Result<(), StoreError> {
+    let sql = "INSERT INTO counters VALUES ('lasting', 1) ON CONFLICT (name) DO UPDATE SET value = value + 1";
+    store.index().write_durably("make references last", |transaction| transaction.execute(sql, ()).map(drop))
 }
 
 /// Deletes what was taken away, by this collection or one that was killed.
@@ -170,4 +175,21 @@ fn empty_trash(store: &Store, stop: &dyn Fn() -> bool) -> Result<(), StoreError>
 /// The newest time of touching, in seconds since 1970, of what may be taken.
 fn cutoff(grace: Duration) -> i64 {
     now().saturating_sub(i64::try_from(grace.as_secs()).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn making_references_last_writes_to_the_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let log = || fs::metadata(folder.path().join("index.db-wal")).unwrap().len();
+        for _ in 0..3 {
+            let before = log();
+            make_last(&store).unwrap();
+            assert!(log() > before, "nothing was written after {before} bytes");
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! The files of an archive by name, whatever order they came in.
 
-use super::{ArchiveError, committed, io_error};
+use super::{ArchiveError, committed, folder::Folder, io_error, write_error};
 use crate::{
     digest::digest_of,
     layer::{self, sanitise},
@@ -12,9 +12,8 @@ use model::image::{Algorithm, Digest};
 use serde::de::DeserializeOwned;
 use std::{
     collections::HashMap,
-    fs::File,
     io::{self, BufReader, Read, Write},
-    path::{Path, PathBuf},
+    path::Path,
     sync::atomic::AtomicU64,
 };
 
@@ -22,6 +21,10 @@ use std::{
 const SMALL: u64 = 1 << 20;
 /// …as long as all of them together are not more than this.
 const MEMORY: u64 = 64 << 20;
+/// What all names and targets of links may take: a hundred thousand entries with names of a usual length.
+const NAMES: usize = 32 << 20;
+/// What one entry takes besides them.
+const NAMED: usize = 256;
 /// Links that lead to links.
 const MAX_LINKS: usize = 8;
 
@@ -33,13 +36,13 @@ pub(super) struct Bag<'a> {
 }
 
 enum Files {
-    Folder(PathBuf),
+    Folder(Folder),
     Archive { memory: HashMap<Vec<u8>, Vec<u8>>, blobs: HashMap<Vec<u8>, Blob>, links: HashMap<Vec<u8>, Vec<u8>> },
 }
 
 impl<'a> Bag<'a> {
-    pub fn folder(lease: &'a Lease, path: &Path, progress: &'a dyn Progress) -> Self {
-        Self { lease, progress, files: Files::Folder(path.to_owned()) }
+    pub fn folder(lease: &'a Lease, path: &Path, progress: &'a dyn Progress) -> Result<Self, ArchiveError> {
+        Ok(Self { lease, progress, files: Files::Folder(Folder::open(path)?) })
     }
 
     /// Reads an archive once from beginning to end; large files become blobs on the way.
@@ -55,10 +58,14 @@ impl<'a> Bag<'a> {
         let limits = Limits { entries: 100_000 };
         let mut reader = Reader::new(BufReader::with_capacity(256 << 10, plain), limits);
         let (mut memory, mut blobs, mut links) = (HashMap::new(), HashMap::new(), HashMap::new());
-        let mut room = MEMORY;
+        let (mut room, mut names) = (MEMORY, NAMES);
         let tar = |source| ArchiveError::Tar { source };
         while let Some(entry) = reader.entry().map_err(tar)? {
             let path = clean(&entry.path)?;
+            names = names.checked_sub(path.len() + entry.link.len() + NAMED).ok_or_else(|| {
+                let problem = format!("the names of the archive's files take more than {NAMES} bytes");
+                ArchiveError::Document { path: entry.name(), problem }
+            })?;
             match entry.kind {
                 Kind::File if entry.extents.is_some() => {
                     let problem = "a sparse file; blobs are never sparse".to_owned();
@@ -86,7 +93,7 @@ impl<'a> Bag<'a> {
 
     pub fn has(&self, path: &str) -> bool {
         match &self.files {
-            Files::Folder(root) => root.join(path).is_file(),
+            Files::Folder(folder) => folder.has(path),
             Files::Archive { memory, blobs, .. } => {
                 let path = self.real(path.as_bytes());
                 memory.contains_key(&path) || blobs.contains_key(&path)
@@ -98,8 +105,8 @@ impl<'a> Bag<'a> {
     pub fn bytes(&self, path: &str, referrer: &str) -> Result<Vec<u8>, ArchiveError> {
         let lacks = || ArchiveError::Lacks { path: path.to_owned(), referrer: referrer.to_owned() };
         match &self.files {
-            Files::Folder(_) => {
-                let (file, size) = self.open(path, referrer)?;
+            Files::Folder(folder) => {
+                let (file, size) = folder.file(path)?.ok_or_else(lacks)?;
                 if size > MANIFEST_LIMIT {
                     let problem = format!("it has {size} bytes, more than {MANIFEST_LIMIT}");
                     return Err(ArchiveError::Document { path: path.to_owned(), problem });
@@ -130,12 +137,13 @@ impl<'a> Bag<'a> {
     /// A file as a blob of the store, held; its bytes must have the digest `expected`, if that is given.
     pub fn blob(&self, path: &str, referrer: &str, expected: Option<&Digest>) -> Result<Blob, ArchiveError> {
         let blob = match &self.files {
-            Files::Folder(_) => {
+            Files::Folder(folder) => {
                 if let Some(known) = expected.map(|digest| self.lease.hold(digest)).transpose()?.flatten() {
                     self.layer(&known, LayerState::Exists);
                     return Ok(known);
                 }
-                let (mut file, _) = self.open(path, referrer)?;
+                let lacks = || ArchiveError::Lacks { path: path.to_owned(), referrer: referrer.to_owned() };
+                let (mut file, _) = folder.file(path)?.ok_or_else(lacks)?;
                 let mut ingest = self.lease.store().ingest()?;
                 let copied = io::copy(&mut file, &mut ingest);
                 return self.commit(ingest, copied.map(drop), path, expected);
@@ -189,7 +197,7 @@ impl<'a> Bag<'a> {
     ) -> Result<Blob, ArchiveError> {
         if let Err(error) = written {
             ingest.abort()?;
-            return Err(io_error("take in", Path::new(path))(error));
+            return Err(write_error(Path::new(path), error));
         }
         let blob = match expected {
             Some(expected) => ingest.commit(expected, self.lease).map_err(|error| committed(path, error))?,
@@ -203,19 +211,6 @@ impl<'a> Bag<'a> {
         if blob.size > SMALL {
             self.progress.event(Event::Layer { digest: &blob.digest, size: blob.size, state });
         }
-    }
-
-    fn open(&self, path: &str, referrer: &str) -> Result<(File, u64), ArchiveError> {
-        let lacks = || ArchiveError::Lacks { path: path.to_owned(), referrer: referrer.to_owned() };
-        let Files::Folder(root) = &self.files else { return Err(lacks()) };
-        clean(path.as_bytes())?;
-        let path = root.join(path);
-        let file = match File::open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(lacks()),
-            other => other.map_err(io_error("open", &path))?,
-        };
-        let size = file.metadata().map_err(io_error("look at", &path))?.len();
-        Ok((file, size))
     }
 
     /// The name behind links.
@@ -267,7 +262,7 @@ fn copy<R: io::BufRead>(reader: &mut Reader<R>, sink: &mut impl Write, entry: &E
         }
         let length = piece.len();
         let written = sink.write_all(piece);
-        written.map_err(io_error("take in", Path::new(&entry.name())))?;
+        written.map_err(|error| write_error(Path::new(&entry.name()), error))?;
         reader.consume(length);
     }
 }
@@ -278,7 +273,7 @@ fn expected(path: &[u8]) -> Option<Digest> {
     text.replacen('/', ":", 1).parse().ok()
 }
 
-fn clean(path: &[u8]) -> Result<Vec<u8>, ArchiveError> {
+pub(super) fn clean(path: &[u8]) -> Result<Vec<u8>, ArchiveError> {
     let refused = |error: layer::PathError| ArchiveError::Document { path: shown(path), problem: error.to_string() };
     Ok(sanitise(path).map_err(refused)?.join(&b'/'))
 }

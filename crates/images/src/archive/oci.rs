@@ -11,6 +11,7 @@ use crate::{
 use model::image::{Digest, ImageName};
 use oci_spec::image::{Descriptor, ImageIndex};
 use serde::Deserialize;
+use std::collections::{HashMap, HashSet};
 
 /// The name of an image in the annotations of `index.json`: full, or a tag alone.
 pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -31,8 +32,10 @@ pub(super) fn images(bag: &Bag<'_>, given: Option<&ImageName>) -> Result<Vec<Imp
     }
     let index: ImageIndex = bag.document("index.json", "oci-layout")?;
     let mut images: Vec<Imported> = Vec::new();
+    let mut known = Known::default();
     for target in index.manifests() {
-        take_in(bag, target, "index.json", 0)?;
+        known.left = MOST_MANIFESTS;
+        take_in(bag, target, "index.json", 0, &mut known)?;
         let name = name_of(target, given)?;
         match images.iter_mut().find(|image| image.target.digest() == target.digest()) {
             Some(known) => known.names.extend(name),
@@ -64,7 +67,25 @@ fn name_of(target: &Descriptor, given: Option<&ImageName>) -> Result<Option<Imag
     Ok(Some(ImageName { tag: Some(name.parse().map_err(wrong)?), digest: None, ..given.clone() }))
 }
 
-fn take_in(bag: &Bag<'_>, descriptor: &Descriptor, referrer: &str, depth: usize) -> Result<(), ArchiveError> {
+/// Manifests that one entry of `index.json` may lead to; images have a dozen or two.
+const MOST_MANIFESTS: usize = 256;
+
+/// What has been taken in: each once, however often it is listed.
+#[derive(Default)]
+struct Known {
+    manifests: HashSet<Digest>,
+    /// With their sizes, which each descriptor must say.
+    blobs: HashMap<Digest, u64>,
+    left: usize,
+}
+
+fn take_in(
+    bag: &Bag<'_>,
+    descriptor: &Descriptor,
+    referrer: &str,
+    depth: usize,
+    known: &mut Known,
+) -> Result<(), ArchiveError> {
     let digest = digest_in(descriptor)?;
     let path = path_of(&digest);
     let problem = |problem: String| ArchiveError::Document { path: path.clone(), problem };
@@ -77,12 +98,18 @@ fn take_in(bag: &Bag<'_>, descriptor: &Descriptor, referrer: &str, depth: usize)
     if depth > 4 {
         return Err(problem("indexes are nested too deeply".to_owned()));
     }
+    let size = size_of(bag, &digest, referrer, known)?;
+    check_size(descriptor, size, &path)?;
+    if known.manifests.contains(&digest) {
+        return Ok(());
+    }
+    known.left =
+        known.left.checked_sub(1).ok_or_else(|| problem("its index leads to too many manifests".to_owned()))?;
     let blob = bag.blob(&path, referrer, Some(&digest))?;
-    check_size(descriptor, blob.size, &path)?;
     match Manifest::parse(&digest, &blob.read(crate::store::MANIFEST_LIMIT)?)? {
         Manifest::Index(index) => {
             for below in index.manifests() {
-                match take_in(bag, below, &path, depth + 1) {
+                match take_in(bag, below, &path, depth + 1, known) {
                     // An index may list platforms that the archive was made without.
                     Err(error) if is_missing(&error) && !bag.has(&path_of(&digest_in(below)?)) => {}
                     other => other?,
@@ -92,13 +119,24 @@ fn take_in(bag: &Bag<'_>, descriptor: &Descriptor, referrer: &str, depth: usize)
         Manifest::Image(manifest) => {
             for part in std::iter::once(manifest.config()).chain(manifest.layers()) {
                 let part_digest = digest_in(part)?;
-                let part_path = path_of(&part_digest);
-                let blob = bag.blob(&part_path, &path, Some(&part_digest))?;
-                check_size(part, blob.size, &part_path)?;
+                let size = size_of(bag, &part_digest, &path, known)?;
+                check_size(part, size, &path_of(&part_digest))?;
             }
         }
     }
+    // Not before all below is there: a manifest that may be absent here may be needed elsewhere.
+    known.manifests.insert(digest);
     Ok(())
+}
+
+/// Takes a blob in, once, and gives its size.
+fn size_of(bag: &Bag<'_>, digest: &Digest, referrer: &str, known: &mut Known) -> Result<u64, ArchiveError> {
+    if let Some(size) = known.blobs.get(digest) {
+        return Ok(*size);
+    }
+    let size = bag.blob(&path_of(digest), referrer, Some(digest))?.size;
+    known.blobs.insert(digest.clone(), size);
+    Ok(size)
 }
 
 fn check_size(descriptor: &Descriptor, found: u64, path: &str) -> Result<(), ArchiveError> {

@@ -1,22 +1,36 @@
 //! Finding out what is needed.
 
-use crate::store::{Store, StoreError, index::MODULES};
+use crate::store::{
+    Store, StoreError,
+    index::{MANIFESTS, MODULES},
+    links::Problem,
+};
 use model::image::Digest;
 use rusqlite::{Connection, params};
 use std::collections::HashSet;
 
 /// Marks everything reachable: blobs by their digests, unpacked layers by their diff ids. With `remember`, what a document
 /// refers to is noted in the index, so that the next collection need not read it again.
+///
+/// # Errors
+/// [`StoreError::Document`] for a manifest that somebody relies on, and that is no longer one: what it refers to must not
+/// be taken, and nobody knows what that is.
 pub(super) fn mark(store: &Store, live: &[i64], remember: bool) -> Result<HashSet<Digest>, StoreError> {
-    expand(store, roots(store, live)?, remember)
+    let (queue, manifests) = roots(store, live)?;
+    expand(store, queue, &manifests, remember)
 }
 
 /// Everything reachable from these.
 pub(super) fn reachable(store: &Store, roots: Vec<Digest>) -> Result<HashSet<Digest>, StoreError> {
-    expand(store, roots, false)
+    expand(store, roots, &HashSet::new(), false)
 }
 
-fn expand(store: &Store, mut queue: Vec<Digest>, remember: bool) -> Result<HashSet<Digest>, StoreError> {
+fn expand(
+    store: &Store,
+    mut queue: Vec<Digest>,
+    manifests: &HashSet<Digest>,
+    remember: bool,
+) -> Result<HashSet<Digest>, StoreError> {
     let mut marked = HashSet::new();
     let mut learned = Vec::new();
     while let Some(digest) = queue.pop() {
@@ -27,11 +41,20 @@ fn expand(store: &Store, mut queue: Vec<Digest>, remember: bool) -> Result<HashS
             Some(links) => queue.extend(links),
             None => {
                 if let Some(blob) = store.blob(&digest)? {
-                    match store.links_of(&blob) {
-                        Ok(links) => {
+                    let must = manifests.contains(&digest);
+                    match store.links_of(&blob, must) {
+                        Ok((_, Some(Problem::NotJson(problem)))) if must => {
+                            let problem = format!(
+                                "{problem}; nothing is collected until it is pulled or pushed again, or its names removed"
+                            );
+                            return Err(StoreError::Document { kind: "manifest", digest, problem });
+                        }
+                        Ok((links, problem)) => {
                             let links: Vec<Digest> = links.into_all().collect();
                             queue.extend(links.iter().cloned());
-                            learned.push((digest.clone(), links));
+                            if problem.is_none() {
+                                learned.push((digest.clone(), links));
+                            }
                         }
                         // It went between look-up and reading; a root that is not there keeps nothing.
                         Err(StoreError::Missing { .. }) => {}
@@ -49,20 +72,26 @@ fn expand(store: &Store, mut queue: Vec<Digest>, remember: bool) -> Result<HashS
     Ok(marked)
 }
 
-fn roots(store: &Store, live: &[i64]) -> Result<Vec<Digest>, StoreError> {
-    let texts = store.index().read("list what is referred to", |connection| {
+/// All roots, and those of them that are manifests.
+fn roots(store: &Store, live: &[i64]) -> Result<(Vec<Digest>, HashSet<Digest>), StoreError> {
+    let (texts, manifests) = store.index().read("list what is referred to", |connection| {
         // One snapshot for all of them.
         let transaction = connection.unchecked_transaction()?;
-        let mut texts: Vec<String> = Vec::new();
+        let (mut texts, mut manifests) = (Vec::new(), Vec::new());
         for sql in MODULES.iter().flat_map(|module| module.roots) {
-            collect(&transaction, sql, (), &mut texts)?;
+            collect(&transaction, sql, (), if MANIFESTS.contains(sql) { &mut manifests } else { &mut texts })?;
         }
         for lease in live {
             collect(&transaction, "SELECT digest FROM holds WHERE lease = ?1", [lease], &mut texts)?;
         }
-        Ok(texts)
+        Ok((texts, manifests))
     })?;
-    texts.into_iter().map(|text| text.parse().map_err(|source| StoreError::Digest { source })).collect()
+    let parse = |texts: Vec<String>| -> Result<Vec<Digest>, StoreError> {
+        texts.into_iter().map(|text| text.parse().map_err(|source| StoreError::Digest { source })).collect()
+    };
+    let (mut queue, manifests) = (parse(texts)?, parse(manifests)?);
+    queue.extend(manifests.iter().cloned());
+    Ok((queue, manifests.into_iter().collect()))
 }
 
 fn collect(

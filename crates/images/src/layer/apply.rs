@@ -1,7 +1,7 @@
 //! From the entries of an archive to files of a tree.
 
 use super::{
-    Devices, OPAQUE, OPAQUE_ATTRIBUTE, WHITEOUT,
+    Devices, Limits, OPAQUE, OPAQUE_ATTRIBUTE, WHITEOUT,
     error::Refusal,
     keeps_attribute,
     path::sanitise,
@@ -59,10 +59,11 @@ pub(super) fn apply<R: BufRead>(
     reader: &mut Reader<R>,
     root: &Path,
     devices: Devices,
+    limits: Limits,
     check: Check<'_>,
 ) -> Result<Applied, ApplyError> {
-    let tree = Tree::open(root).map_err(|source| ApplyError::Write { entry: "/".to_owned(), source })?;
-    let mut writer = Writer { tree, devices, directories: HashMap::new(), applied: Applied::default(), unchecked: 0 };
+    let writer = Writer::new(root, devices, limits);
+    let mut writer = writer.map_err(|source| ApplyError::Write { entry: "/".to_owned(), source })?;
     while let Some(entry) = reader.entry()? {
         writer.applied.entries += 1;
         let made = writer.make(&entry, reader, check);
@@ -103,6 +104,15 @@ struct Directory {
     opaque: bool,
 }
 
+impl Directory {
+    /// Bytes that it takes in memory, about.
+    fn held(&self) -> usize {
+        let attribute =
+            |(name, value): &(CString, Vec<u8>)| size_of::<(CString, Vec<u8>)>() + name.count_bytes() + value.len();
+        HELD + self.xattrs.iter().map(attribute).sum::<usize>()
+    }
+}
+
 /// A directory that the archive does not describe, but has something in.
 const IMPLIED: Attributes = Attributes { uid: 0, gid: 0, mode: 0o755, mtime: 0 };
 
@@ -112,12 +122,24 @@ struct Writer {
     /// By path; the root's is empty. Until the end all of them are root's, 0700, and never setgid, so that nothing in
     /// them takes over a group.
     directories: HashMap<Vec<u8>, Directory>,
+    /// Bytes that `directories` takes, about.
+    held: usize,
+    /// Directories that were made for what is in them.
+    implied: u64,
+    /// Entries and implied directories that may be.
+    most: u64,
     applied: Applied,
     unchecked: u64,
 }
 
-/// Data is checked against limits each time so much was written.
+/// The room on the disk is looked at each time so much was written.
 const CHECK_EACH: u64 = 64 << 20;
+/// What an object without data takes on a disk, about.
+const OBJECT: u64 = 4096;
+/// What may be kept in memory of the directories of a layer: half a million of them without attributes.
+const MOST_HELD: usize = 128 << 20;
+/// What one takes there besides its name and attributes.
+const HELD: usize = 2 * size_of::<(Vec<u8>, Directory)>() + 32;
 /// Files from this size on are written early: smaller ones are written faster together.
 const EARLY_FILE: u64 = 64 << 10;
 /// Zeros are left out in pieces of this size.
@@ -125,7 +147,39 @@ const HOLE: usize = 64 << 10;
 static ZEROS: [u8; HOLE] = [0; HOLE];
 
 impl Writer {
+    fn new(root: &Path, devices: Devices, limits: Limits) -> io::Result<Self> {
+        Ok(Self {
+            tree: Tree::open(root)?,
+            devices,
+            directories: HashMap::new(),
+            held: 0,
+            implied: 0,
+            most: limits.entries,
+            applied: Applied::default(),
+            unchecked: 0,
+        })
+    }
+
     fn make<R: BufRead>(&mut self, entry: &Entry, reader: &mut Reader<R>, check: Check<'_>) -> Result<(), Failure> {
+        self.place(entry, reader, check)?;
+        if self.applied.entries.saturating_add(self.implied) > self.most {
+            return Err(Refusal::TooManyObjects(self.most).into());
+        }
+        // Without data it takes room all the same.
+        let attributes: usize = entry.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
+        self.unchecked += OBJECT + attributes as u64;
+        self.check(check)
+    }
+
+    fn check(&mut self, check: Check<'_>) -> Result<(), Failure> {
+        if self.unchecked < CHECK_EACH {
+            return Ok(());
+        }
+        self.unchecked = 0;
+        check().map_err(Failure::Store)
+    }
+
+    fn place<R: BufRead>(&mut self, entry: &Entry, reader: &mut Reader<R>, check: Check<'_>) -> Result<(), Failure> {
         let components = sanitise(&entry.path).map_err(Refusal::Path)?;
         let Some((name, parents)) = components.split_last() else {
             return match entry.kind {
@@ -235,20 +289,24 @@ impl Writer {
             Err(error) => return Err(through(error)),
         }
         for depth in 1..=components.len() {
-            self.make_directory(&components[..depth])?;
+            if self.make_directory(&components[..depth])? {
+                self.implied += 1;
+                self.unchecked += OBJECT;
+            }
         }
         self.tree.directory(components).map_err(through)
     }
 
-    fn make_directory(&mut self, components: &[&[u8]]) -> Result<(), Failure> {
-        let Some((name, parents)) = components.split_last() else { return Ok(()) };
+    /// Returns whether it was not there before.
+    fn make_directory(&mut self, components: &[&[u8]]) -> Result<bool, Failure> {
+        let Some((name, parents)) = components.split_last() else { return Ok(false) };
         let parent = if parents.is_empty() { self.tree.directory(parents)? } else { self.parent(parents)? };
         let mut opaque = false;
         match tree::make_directory(fd(&parent), name) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 match tree::look(fd(&parent), name)? {
-                    Some(found) if tree::is_directory(&found) => return Ok(()),
+                    Some(found) if tree::is_directory(&found) => return Ok(false),
                     Some(found) if tree::is_whiteout(&found) => {}
                     Some(found) if FileType::from_raw_mode(found.st_mode) == FileType::Symlink => {
                         return Err(Refusal::ThroughLink.into());
@@ -264,15 +322,23 @@ impl Writer {
         }
         self.applied.size += 4096;
         let implied = Directory { attributes: IMPLIED, xattrs: Vec::new(), opaque };
-        self.directories.insert(components.join(&b'/'), implied);
-        Ok(())
+        self.remember(components.join(&b'/'), implied)?;
+        Ok(true)
+    }
+
+    fn remember(&mut self, path: Vec<u8>, directory: Directory) -> Result<(), Failure> {
+        let name = path.len();
+        self.held += name + directory.held();
+        if let Some(before) = self.directories.insert(path, directory) {
+            self.held -= name + before.held();
+        }
+        if self.held > MOST_HELD { Err(Refusal::DirectoriesTooLarge(MOST_HELD).into()) } else { Ok(()) }
     }
 
     fn describe(&mut self, path: Vec<u8>, entry: &Entry) -> Result<(), Failure> {
         let attributes = Attributes { uid: entry.uid, gid: entry.gid, mode: entry.mode, mtime: entry.mtime };
         let opaque = self.directories.get(&path).is_some_and(|known| known.opaque);
-        self.directories.insert(path, Directory { attributes, xattrs: xattrs(entry)?, opaque });
-        Ok(())
+        self.remember(path, Directory { attributes, xattrs: xattrs(entry)?, opaque })
     }
 
     fn opaque(&mut self, directory: &[&[u8]]) -> Result<(), Failure> {
@@ -332,10 +398,7 @@ impl Writer {
                     begun = at;
                 }
                 self.unchecked += length as u64;
-                if self.unchecked >= CHECK_EACH {
-                    self.unchecked = 0;
-                    check().map_err(Failure::Store)?;
-                }
+                self.check(check)?;
             }
         }
         if reached < entry.size {
@@ -426,4 +489,50 @@ fn xattrs(entry: &Entry) -> Result<Vec<(CString, Vec<u8>)>, Failure> {
         }
     }
     Ok(kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tarball::{self, Writer as TarWriter};
+
+    #[test]
+    fn the_disk_is_looked_at_also_when_nothing_has_data() {
+        let mut writer = TarWriter::new(Vec::new());
+        for n in 0..CHECK_EACH / OBJECT {
+            let mut entry = Entry::new(format!("link{n}"), Kind::Symlink);
+            entry.link = b"nowhere".to_vec();
+            writer.entry(&entry).unwrap();
+        }
+        let bytes = writer.finish().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let mut reader = Reader::new(&bytes[..], tarball::Limits::default());
+        let full = || crate::StoreError::Full { path: "/".into(), percent: 99, free: 0, limit: 90 };
+        let result = apply(&mut reader, folder.path(), Devices::Refuse, Limits::default(), &mut || Err(full()));
+        assert!(matches!(result, Err(ApplyError::Store(crate::StoreError::Full { .. }))), "{result:?}");
+    }
+
+    #[test]
+    fn what_is_kept_of_directories_is_counted_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut archive = TarWriter::new(Vec::new());
+        for _ in 0..3 {
+            for name in ["a/b/c/", "a/"] {
+                let mut entry = Entry::new(name, Kind::Directory);
+                entry.xattrs = vec![(b"user.a".to_vec(), vec![1; 100])];
+                archive.entry(&entry).unwrap();
+            }
+        }
+        let bytes = archive.finish().unwrap();
+        let mut reader = Reader::new(&bytes[..], tarball::Limits::default());
+        let mut writer = Writer::new(folder.path(), Devices::Refuse, Limits::default()).unwrap();
+        while let Some(entry) = reader.entry().unwrap() {
+            writer.applied.entries += 1;
+            assert!(writer.make(&entry, &mut reader, &mut || Ok(())).is_ok());
+        }
+        let kept = |path: &[u8]| path.len() + writer.directories[path].held();
+        assert_eq!(writer.held, kept(b"a") + kept(b"a/b") + kept(b"a/b/c"));
+        // `a` and `a/b` were there before the archive spoke of them.
+        assert_eq!((writer.applied.entries, writer.implied), (6, 2));
+    }
 }

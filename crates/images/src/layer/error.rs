@@ -49,6 +49,12 @@ pub enum Refusal {
     #[error("it has an extended attribute larger than 64 KiB")]
     AttributeTooLarge,
     /// A bomb.
+    #[error("the layer has more than {0} entries and directories around them")]
+    TooManyObjects(u64),
+    /// A bomb.
+    #[error("the names and attributes of the layer's directories take more than {0} bytes")]
+    DirectoriesTooLarge(usize),
+    /// A bomb.
     #[error("the layer unpacks to more than {0} bytes")]
     TooLarge(u64),
     /// A bomb.

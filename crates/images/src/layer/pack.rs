@@ -193,9 +193,13 @@ fn packed(
     });
     // When the compressor failed, the sink failed because of it.
     let (diff_id, size) = match (compressed, result) {
-        (Err(source), _) => {
+        (Err(error), _) => {
             ingest.abort()?;
-            return Err(PackError::Write { source });
+            // The store's own error is inside.
+            return Err(match error.downcast::<StoreError>() {
+                Ok(error) => PackError::Store(error),
+                Err(source) => PackError::Write { source },
+            });
         }
         (Ok(()), Err(error)) => {
             ingest.abort()?;

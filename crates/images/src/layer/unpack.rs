@@ -1,7 +1,7 @@
 //! Unpacking the layers of an image.
 
 use super::{
-    Devices, Limits, UnpackError,
+    Devices, Limits, OPAQUE_ATTRIBUTE, UnpackError,
     apply::{self, ApplyError},
     meter::{Metered, bomb},
     stream,
@@ -9,11 +9,15 @@ use super::{
 use crate::{
     media,
     progress::{Event, LayerState, Progress},
-    store::{Blob, Lease, Store, StoreError, at, digest_in, index, index::Table, layer_name, lock, random_name},
+    store::{
+        Blob, Lease, Store, StoreError, at, digest_in, index, index::Table, layer_name, lock, random_name,
+        sync_directory,
+    },
     tarball::{self, Reader},
 };
 use model::image::Digest;
 use oci_spec::image::{ImageConfiguration, ImageManifest};
+use rustix::io::Errno;
 use std::{
     collections::HashMap,
     fs::{self, DirBuilder, File},
@@ -52,7 +56,7 @@ struct Job<'a> {
 
 impl Store {
     /// Unpacks the layers of an image that are not unpacked yet, in parallel, each once whoever else wants it at the same
-    /// time. Returns their directories, base first; `lease` holds them.
+    /// time. Returns their directories, base first, without those that a layer above hides whole; `lease` holds all.
     ///
     /// # Errors
     /// [`UnpackError`]; layers that could be unpacked stay.
@@ -104,7 +108,7 @@ impl Store {
         }
         self.run(lease, &jobs, options, progress)?;
         drop(jobs);
-        Ok(layers.iter().map(|layer| self.layer_path(&layer.diff_id).join("fs")).collect())
+        visible(layers.iter().map(|layer| self.layer_path(&layer.diff_id).join("fs")).collect()).map_err(Into::into)
     }
 
     /// The directory of an unpacked layer, if it is there; `lease` holds it.
@@ -123,6 +127,9 @@ impl Store {
             return Ok(());
         }
         self.check_room()?;
+        // Opened before anything is written: whoever syncs learns of errors from then on.
+        let layers = self.part("layers");
+        let folder = File::open(&layers).map_err(at("open", &layers))?;
         let stop = AtomicBool::new(false);
         let next = AtomicUsize::new(0);
         let results: Mutex<Vec<(usize, Result<Partial, UnpackError>)>> = Mutex::default();
@@ -155,12 +162,10 @@ impl Store {
             }
         }
         if !done.is_empty() {
-            let layers = self.part("layers");
-            let folder = File::open(&layers).map_err(at("open", &layers))?;
             rustix::fs::syncfs(&folder).map_err(|error| at("sync the disk of", &layers)(error.into()))?;
         }
-        for (layer, partial) in done {
-            self.publish_layer(lease, layer, &partial)?;
+        self.publish_layers(lease, &layers, &done)?;
+        for (layer, _) in done {
             progress.event(Event::Layer { digest: &layer.blob, size: layer.size, state: LayerState::Done });
         }
         first_error.map_or(Ok(()), Err)
@@ -206,7 +211,7 @@ impl Store {
             let metered = Metered { plain, taken: 0, reported: 0, limits, compressed, report: &event };
             let mut reader = Reader::new(metered, tarball::Limits { entries: limits.entries });
             let mut check = || self.check_room();
-            let applied = apply::apply(&mut reader, root, options.devices, &mut check)?;
+            let applied = apply::apply(&mut reader, root, options.devices, limits, &mut check)?;
             reader.finish()?;
             Ok::<_, ApplyError>(applied)
         });
@@ -236,20 +241,30 @@ impl Store {
         Ok(applied.size)
     }
 
-    /// After the sync: marker, then the final name.
-    fn publish_layer(&self, lease: &Lease, layer: &Layer, partial: &Partial) -> Result<(), StoreError> {
-        let marker = partial.folder.join("complete");
-        fs::write(&marker, format!("{}\n", partial.size)).map_err(at("write", &marker))?;
-        let path = self.layer_path(&layer.diff_id);
-        let operation = "add a layer";
+    /// After the sync: markers, then the final names, and one more sync for all of those before anybody sees a row.
+    fn publish_layers(&self, lease: &Lease, folder: &Path, done: &[(&Layer, Partial)]) -> Result<(), StoreError> {
+        if done.is_empty() {
+            return Ok(());
+        }
+        for (_, partial) in done {
+            let marker = partial.folder.join("complete");
+            fs::write(&marker, format!("{}\n", partial.size)).map_err(at("write", &marker))?;
+        }
+        let operation = "add layers";
         self.index().transact(operation, |transaction| {
-            let renamed = fs::rename(&partial.folder, &path);
-            renamed.map_err(at("move into the store", &partial.folder))?;
-            index::insert(transaction, Table::Layers, &layer.diff_id, partial.size)
-                .and_then(|()| lease.hold_within(transaction, &layer.diff_id))
-                .map_err(self.index().failed(operation))
+            for (layer, partial) in done {
+                let renamed = fs::rename(&partial.folder, self.layer_path(&layer.diff_id));
+                renamed.map_err(at("move into the store", &partial.folder))?;
+            }
+            sync_directory(folder)?;
+            for (layer, partial) in done {
+                index::insert(transaction, Table::Layers, &layer.diff_id, partial.size)
+                    .and_then(|()| lease.hold_within(transaction, &layer.diff_id))
+                    .map_err(self.index().failed(operation))?;
+            }
+            Ok::<_, StoreError>(())
         })?;
-        lease.remember(&layer.diff_id);
+        done.iter().for_each(|(layer, _)| lease.remember(&layer.diff_id));
         Ok(())
     }
 
@@ -264,9 +279,32 @@ impl Store {
             if self.touch_layer(transaction, diff_id)? {
                 return Ok(());
             }
+            // Perhaps before it was synced, too.
+            sync_directory(&self.part("layers"))?;
             index::insert(transaction, Table::Layers, diff_id, size).map_err(self.index().failed(operation))
         })?;
         Ok(true)
+    }
+}
+
+/// The layers from the topmost one on whose root is opaque: overlayfs does not look for the attribute there.
+fn visible(mut layers: Vec<PathBuf>) -> Result<Vec<PathBuf>, StoreError> {
+    for at in (1..layers.len()).rev() {
+        if is_opaque(&layers[at])? {
+            layers.drain(..at);
+            break;
+        }
+    }
+    Ok(layers)
+}
+
+fn is_opaque(directory: &Path) -> Result<bool, StoreError> {
+    let mut value = [0; 2];
+    match rustix::fs::lgetxattr(directory, OPAQUE_ATTRIBUTE, &mut value) {
+        Ok(length) => Ok(value.get(..length) == Some(b"y")),
+        // Longer than any value that means it.
+        Err(Errno::NODATA | Errno::NOTSUP | Errno::RANGE) => Ok(false),
+        Err(error) => Err(at("read the attributes of", directory)(error.into())),
     }
 }
 

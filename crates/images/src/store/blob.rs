@@ -1,6 +1,6 @@
 //! Content that is there.
 
-use super::{Store, StoreError, at, index, index::Table};
+use super::{Store, StoreError, at, index, index::Table, sync_directory};
 use crate::digest::{Hasher, hash_all};
 use model::image::Digest;
 use rusqlite::Transaction;
@@ -82,7 +82,11 @@ impl Store {
         let Some(blob) = self.blob(digest)? else { return Ok(None) };
         let touched = index::touch(transaction, Table::Blobs, digest).map_err(self.index().failed(operation))?;
         if !touched {
-            // Its process was killed between rename and commit.
+            // Its process was killed between rename and commit, perhaps before it was synced.
+            if let Some(parent) = blob.path.parent() {
+                self.make_lasting(parent)?;
+                sync_directory(parent)?;
+            }
             index::insert(transaction, Table::Blobs, digest, blob.size).map_err(self.index().failed(operation))?;
         }
         Ok(Some(blob))

@@ -87,16 +87,17 @@ pub(crate) fn write_early(file: &File, offset: u64, length: u64) {
 
 /// Room that is kept for the index: on a disk that is full to the last byte, nothing could be noted, and so nothing
 /// removed.
-const RESERVE: u64 = 4 << 20;
+pub(super) const RESERVE: u64 = 4 << 20;
 
 impl Store {
     /// Makes the reserve, if there is room for it.
     pub(crate) fn keep_reserve(&self) {
         let path = self.part("reserve");
-        if path.exists() {
+        // One that is too short is of a process that was killed before it had it all.
+        if fs::metadata(&path).is_ok_and(|found| found.len() >= RESERVE) {
             return;
         }
-        let made = File::options().write(true).create_new(true).mode(0o600).open(&path);
+        let made = File::options().write(true).create(true).truncate(false).mode(0o600).open(&path);
         let Ok(file) = made else { return };
         if rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, RESERVE).is_err() {
             // A part of it would be in the way for nothing.
@@ -106,18 +107,40 @@ impl Store {
 
     /// Gives the reserve up. Returns whether there was one.
     pub(crate) fn spend_reserve(&self) -> Result<bool, StoreError> {
-        let path = self.part("reserve");
-        match fs::remove_file(&path) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(at("remove", &path)(error)),
-        }
+        spend_reserve(self.folder())
+    }
+}
+
+/// As [`Store::spend_reserve`], of a store that can not be opened without.
+pub(super) fn spend_reserve(folder: &Path) -> Result<bool, StoreError> {
+    let path = folder.join("reserve");
+    match fs::remove_file(&path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(at("remove", &path)(error)),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reserve_that_is_too_short_is_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("reserve");
+        let store = Store::open(folder.path()).unwrap();
+        let size = || fs::metadata(&path).map(|found| found.len()).ok();
+        assert_eq!(size(), Some(RESERVE));
+        for short in [0, 1, RESERVE - 1] {
+            File::create(&path).unwrap().set_len(short).unwrap();
+            store.keep_reserve();
+            assert_eq!(size(), Some(RESERVE));
+        }
+        assert!(store.spend_reserve().unwrap() && !store.spend_reserve().unwrap());
+        store.keep_reserve();
+        assert_eq!(size(), Some(RESERVE));
+    }
 
     #[test]
     fn percentages_are_those_of_df() {

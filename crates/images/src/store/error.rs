@@ -1,7 +1,11 @@
 //! What can go wrong in a store.
 
-use super::IngestId;
+use super::{
+    IngestId,
+    disk::{DiskUse, RESERVE},
+};
 use model::image::{Digest, DigestError, ReferenceError};
+use rusqlite::{ErrorCode, ffi};
 use std::{
     io,
     path::{Path, PathBuf},
@@ -150,8 +154,17 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the disk has no room left for the index.
     pub(crate) fn is_index_full(&self) -> bool {
-        let code = |error: &rusqlite::Error| error.sqlite_error_code();
-        matches!(self, Self::Index { source, .. } if code(source) == Some(rusqlite::ErrorCode::DiskFull))
+        let Self::Index { path, source, .. } = self else { return false };
+        let Some(error) = source.sqlite_error() else { return false };
+        match (error.code, error.extended_code) {
+            // The second: whoever is the first to open the index makes a file of 32 KiB beside it.
+            (ErrorCode::DiskFull, _) | (_, ffi::SQLITE_IOERR_SHMSIZE) => true,
+            // That file or the log can not be made, for whatever reason.
+            (ErrorCode::CannotOpen, _) | (_, ffi::SQLITE_IOERR_SHMOPEN) => {
+                path.parent().is_some_and(|folder| DiskUse::of(folder).is_ok_and(|disk| disk.free < RESERVE))
+            }
+            _ => false,
+        }
     }
 }
 

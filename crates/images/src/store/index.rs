@@ -25,6 +25,9 @@ pub struct Module {
     pub roots: &'static [&'static str],
 }
 
+/// Of the queries for roots those that give manifests and nothing else: what one of them refers to must be known.
+pub(crate) const MANIFESTS: [&str; 2] = ["SELECT digest FROM images", "SELECT digest FROM registry_manifests"];
+
 /// Every module that keeps tables, in the order in which they are made.
 pub const MODULES: &[Module] = &[
     Module { name: "store", steps: STEPS, roots: &["SELECT digest FROM images"] },
@@ -180,11 +183,12 @@ pub(crate) fn touch(transaction: &Transaction<'_>, table: Table, digest: &Digest
     Ok(transaction.prepare_cached(sql)?.execute(params![digest.as_str(), super::now()])? > 0)
 }
 
-/// Notes that content is there, and touches it.
+/// Notes that content is there, and touches it. What was read of content that was there before is read again: it may have
+/// been damaged then.
 pub(crate) fn insert(transaction: &Transaction<'_>, table: Table, digest: &Digest, size: u64) -> rusqlite::Result<()> {
     let sql = match table {
         Table::Blobs => "INSERT INTO blobs (digest, size, touched, epoch) VALUES (?1, ?3, ?2, (SELECT value FROM counters WHERE name = 'epoch'))
-             ON CONFLICT (digest) DO UPDATE SET size = ?3, touched = ?2, epoch = excluded.epoch",
+             ON CONFLICT (digest) DO UPDATE SET size = ?3, touched = ?2, epoch = excluded.epoch, expanded = 0",
         Table::Layers => "INSERT INTO layers (digest, size, touched, epoch) VALUES (?1, ?3, ?2, (SELECT value FROM counters WHERE name = 'epoch'))
              ON CONFLICT (digest) DO UPDATE SET size = ?3, touched = ?2, epoch = excluded.epoch",
     };
@@ -295,6 +299,12 @@ mod tests {
         let index = Index::open(path).unwrap();
         let read = |connection: &Connection| connection.query_row("SELECT value FROM counters", (), |row| row.get(0));
         assert_eq!(index.read::<u64>("count", read).unwrap(), 200);
+    }
+
+    #[test]
+    fn manifests_are_among_the_roots() {
+        let roots: Vec<&str> = MODULES.iter().flat_map(|module| module.roots).copied().collect();
+        assert!(MANIFESTS.iter().all(|sql| roots.contains(sql)), "{roots:?}");
     }
 
     #[test]

@@ -49,6 +49,8 @@ pub struct Ingest {
     written: u64,
     /// How far the kernel has been told to write.
     begun: u64,
+    /// From how many bytes on the disk is asked for room again.
+    ask_at: u64,
     hasher: Hasher,
     _lock: File,
 }
@@ -69,6 +71,8 @@ impl Resting {
         &self.id
     }
 }
+/// Bytes between two looks at the room on the disk.
+const ASK_EACH: u64 = 64 << 20;
 
 impl Store {
     /// Begins to take content in.
@@ -105,7 +109,9 @@ impl Store {
         let data = OpenOptions::new().read(true).write(true).create_new(true).mode(0o400).open(&path);
         let data = data.map_err(at("make", &path))?;
         let hasher = Hasher::new(algorithm);
-        Ok(Some(Ingest { store: self.clone(), id, folder, data, written: 0, begun: 0, hasher, _lock: lock }))
+        // Whoever begins has asked for room just now.
+        let (written, begun, ask_at) = (0, 0, ASK_EACH);
+        Ok(Some(Ingest { store: self.clone(), id, folder, data, written, begun, ask_at, hasher, _lock: lock }))
     }
 
     /// Goes on with an ingest that was dropped, by this or another process. `None`: there is no such ingest.
@@ -177,7 +183,8 @@ impl Store {
         let mut hasher = Hasher::new(algorithm);
         let written = hash_all(&mut hasher, &mut data).map_err(at("read", &path))?;
         let (store, id) = (self.clone(), id.clone());
-        Ok(Ingest { store, id, folder, data, written, begun: written, hasher, _lock: lock })
+        // The room is asked for before the first byte more: who gives it up, or has all of it, needs none.
+        Ok(Ingest { store, id, folder, data, written, begun: written, ask_at: written, hasher, _lock: lock })
     }
 
     fn ingest_folder(&self, id: &IngestId) -> PathBuf {
@@ -211,7 +218,7 @@ impl Ingest {
         self.data.set_len(0).map_err(at("empty", &path))?;
         self.data.seek(SeekFrom::Start(0)).map_err(at("rewind", &path))?;
         self.hasher = Hasher::new(self.hasher.algorithm());
-        (self.written, self.begun) = (0, 0);
+        (self.written, self.begun, self.ask_at) = (0, 0, 0);
         Ok(())
     }
 
@@ -255,20 +262,18 @@ impl Ingest {
         self.data.sync_all().map_err(at("sync", &from))?;
         let path = self.store.blob_path(&digest);
         let parent = path.parent().unwrap_or(self.store.folder());
-        let new_parent = make_parents(&self.store, parent)?;
+        make_parents(&self.store, parent)?;
         let operation = "add a blob";
         // The rename is inside the transaction, so that the collector, which removes inside one, sees row and file
-        // together. An old file of the same name is replaced: it has the same bytes, or was damaged.
+        // together. An old file of the same name is replaced: it has the same bytes, or was damaged. The sync is inside
+        // too: who sees the row may refer to it for good at once.
         self.store.index().transact(operation, |transaction| {
             fs::rename(&from, &path).map_err(at("move into the store", &from))?;
+            sync_directory(parent)?;
             index::insert(transaction, Table::Blobs, &digest, self.written)
                 .and_then(|()| lease.hold_within(transaction, &digest))
                 .map_err(self.store.index().failed(operation))
         })?;
-        sync_directory(parent)?;
-        if new_parent {
-            sync_directory(parent.parent().unwrap_or(parent))?;
-        }
         lease.remember(&digest);
         remove(&self.folder)?;
         Ok(Blob { digest, size: self.written, path })
@@ -276,8 +281,17 @@ impl Ingest {
 }
 
 impl Write for Ingest {
+    /// An error of the store, such as [`StoreError::Full`], is inside the one returned.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let taken = self.data.write(bytes)?;
+        if self.written >= self.ask_at && !bytes.is_empty() {
+            self.store.check_room().map_err(|error| match error {
+                StoreError::Full { .. } => io::Error::new(io::ErrorKind::StorageFull, error),
+                other => io::Error::other(other),
+            })?;
+            self.ask_at = self.written + ASK_EACH;
+        }
+        let at_most = usize::try_from(ASK_EACH).unwrap_or(usize::MAX);
+        let taken = self.data.write(&bytes[..bytes.len().min(at_most)])?;
         self.hasher.update(&bytes[..taken]);
         self.written += taken as u64;
         if self.written - self.begun >= WRITE_EARLY {
@@ -322,17 +336,17 @@ pub(crate) fn remove(folder: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// Returns whether the last folder is new, and its entry therefore to be synced.
-fn make_parents(store: &Store, parent: &Path) -> Result<bool, StoreError> {
+/// Makes the folder of a blob, lasting.
+fn make_parents(store: &Store, parent: &Path) -> Result<(), StoreError> {
     match fs::create_dir(parent) {
-        Ok(()) => Ok(true),
-        // It may be another process's that has not synced it yet.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Ok(()) => store.forget_lasting(parent),
+        // It may be another process's that has not synced it yet, or was killed before.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             fs::create_dir_all(parent).map_err(at("make folder", parent))?;
-            sync_directory(&store.part("blobs"))?;
-            Ok(true)
+            parent.ancestors().take_while(|above| *above != store.folder()).for_each(|new| store.forget_lasting(new));
         }
-        Err(error) => Err(at("make folder", parent)(error)),
+        Err(error) => return Err(at("make folder", parent)(error)),
     }
+    store.make_lasting(parent)
 }

@@ -7,7 +7,8 @@ use rusqlite::{Connection, Transaction, params};
 use std::{
     collections::{HashMap, HashSet},
     fs::{self, File},
-    path::PathBuf,
+    io,
+    path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
 
@@ -57,7 +58,12 @@ impl Store {
     pub fn lease(&self, owner: Owner) -> Result<Lease, StoreError> {
         let (kind, name) = match &owner {
             Owner::Process => ("process", self.inner().process_id()?),
-            Owner::File(path) => ("file", std::path::absolute(path).map_err(at("find", path))?.display().to_string()),
+            Owner::File(path) => {
+                let name = file_name(path)?;
+                // What can not be looked at now would be in the way of every collection.
+                file_lives(&name)?;
+                ("file", name)
+            }
             Owner::Until(time) => ("until", time.as_second().to_string()),
         };
         let sql = "INSERT INTO leases (kind, owner, created) VALUES (?1, ?2, ?3)";
@@ -69,8 +75,8 @@ impl Store {
     }
 
     /// Whether a lease of this file holds the digest.
-    pub fn file_holds(&self, path: &std::path::Path, digest: &Digest) -> Result<bool, StoreError> {
-        let path = std::path::absolute(path).map_err(at("find", path))?.display().to_string();
+    pub fn file_holds(&self, path: &Path, digest: &Digest) -> Result<bool, StoreError> {
+        let path = file_name(path)?;
         let sql = "SELECT EXISTS (SELECT 1 FROM leases JOIN holds ON holds.lease = leases.id
             WHERE kind = 'file' AND owner = ?1 AND digest = ?2)";
         self.index().read("look for a lease", |connection| {
@@ -79,8 +85,8 @@ impl Store {
     }
 
     /// Ends the leases of a file, without waiting for a collection to see that it is gone.
-    pub fn release_file(&self, path: &std::path::Path) -> Result<(), StoreError> {
-        let path = std::path::absolute(path).map_err(at("find", path))?.display().to_string();
+    pub fn release_file(&self, path: &Path) -> Result<(), StoreError> {
+        let path = file_name(path)?;
         let sql = "DELETE FROM leases WHERE kind = 'file' AND owner = ?1";
         self.index().write("end leases", |transaction| transaction.execute(sql, [path])).map(drop)
     }
@@ -190,6 +196,9 @@ pub(crate) struct Leases {
 }
 
 /// Asks for the owner of each lease. With `bury`, files of dead processes are removed.
+///
+/// # Errors
+/// Somewhere it can not be said whether the owner is there.
 pub(crate) fn judge(store: &Store, bury: bool) -> Result<Leases, StoreError> {
     let rows = store.index().read("list leases", list)?;
     let mut processes: HashMap<String, bool> = HashMap::new();
@@ -204,7 +213,7 @@ pub(crate) fn judge(store: &Store, bury: bool) -> Result<Leases, StoreError> {
                     lives
                 }
             },
-            "file" => fs::symlink_metadata(&owner).is_ok(),
+            "file" => file_lives(&owner)?,
             "until" => owner.parse().is_ok_and(|end: i64| end > super::now()),
             // Of a newer program: better kept than lost.
             _ => true,
@@ -218,6 +227,24 @@ fn list(connection: &Connection) -> rusqlite::Result<Vec<(i64, String, String)>>
     let mut statement = connection.prepare_cached("SELECT id, kind, owner FROM leases")?;
     let rows = statement.query_map((), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     rows.collect()
+}
+
+/// A file as the index names it.
+fn file_name(path: &Path) -> Result<String, StoreError> {
+    let absolute = std::path::absolute(path).map_err(at("find", path))?;
+    absolute.into_os_string().into_string().map_err(|path| {
+        let problem = "its name is not UTF-8, and the index keeps no other";
+        at("keep a lease for", Path::new(&path))(io::Error::new(io::ErrorKind::InvalidInput, problem))
+    })
+}
+
+/// Whether the file is there. A disk that fails says nothing about that: then the owner is neither dead nor alive.
+fn file_lives(name: &str) -> Result<bool, StoreError> {
+    match fs::symlink_metadata(name) {
+        Ok(_) => Ok(true),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
+        Err(error) => Err(at("look whether a lease's owner is still there by", Path::new(name))(error)),
+    }
 }
 
 fn process_lives(store: &Store, id: &str, bury: bool) -> Result<bool, StoreError> {

@@ -1,6 +1,6 @@
 //! Manifests and indexes, read strictly.
 
-use super::{Store, StoreError, image::digest_in};
+use super::{Store, StoreError, image::digest_in, links::Links};
 use crate::media;
 use model::image::Digest;
 use oci_spec::image::{Arch, Descriptor, ImageConfiguration, ImageIndex, ImageManifest, MediaType, Os, Platform};
@@ -161,5 +161,10 @@ fn document<T: DeserializeOwned>(kind: &'static str, digest: &Digest, bytes: &[u
     if bytes.iter().find(|b| !b.is_ascii_whitespace()).is_some_and(|b| *b != b'{') {
         return Err(problem("it is not a JSON object".to_owned()));
     }
-    serde_json::from_slice(bytes).map_err(|error| problem(error.to_string()))
+    let document = serde_json::from_slice(bytes).map_err(|error| problem(error.to_string()))?;
+    match Links::read(bytes) {
+        (_, None) => Ok(document),
+        // The collector could not tell what of it is needed.
+        (_, Some(unreadable)) => Err(unreadable.of(kind, digest)),
+    }
 }

@@ -250,3 +250,105 @@ fn skopeo_reads_what_we_write_and_writes_what_we_read() {
         }
     }
 }
+
+#[test]
+fn an_archive_of_nothing_but_names_takes_little_memory() {
+    let (_folder, to) = store();
+    // Each has a name and a target of 4000 bytes; compressed, all of them are a few kilobytes.
+    let long = "n".repeat(200) + "/";
+    let entries: Vec<_> =
+        (0..5000).map(|n| other(&format!("{}{n}", long.repeat(19)), Kind::Symlink, &long.repeat(19))).collect();
+    let error = import(&to, stream(tar(&entries)), None, &Silent).unwrap_err();
+    assert!(chain(&error).contains("the names of the archive's files take more than"), "{}", chain(&error));
+}
+
+#[test]
+fn a_folder_gives_only_regular_files_of_its_own() {
+    let (folder, from, images) = filled();
+    let (_folder2, to) = store();
+    let layout = folder.path().join("layout");
+    export_folder(&from, &images[..1], &layout).unwrap();
+    let manifest = from.manifest(&images[0].1.digest().as_ref().parse().unwrap()).unwrap();
+    let images::Manifest::Image(manifest) = manifest else { panic!("it is an image") };
+    let blob = format!("blobs/sha256/{}", manifest.layers()[0].digest().digest());
+    let fails = |name: &str, problem: &str| {
+        let error = import(&to, Source::Path(&layout), None, &Silent).unwrap_err();
+        let text = chain(&error);
+        assert!(text.contains(&format!("`{name}`")) && text.contains(problem), "{name}, {problem}: {text}");
+        assert!(to.images().unwrap().is_empty());
+    };
+    for name in ["oci-layout", "index.json", &blob] {
+        // The very same bytes, but elsewhere.
+        let (path, outside) = (layout.join(name), folder.path().join("outside"));
+        fs::rename(&path, &outside).unwrap();
+        std::os::unix::fs::symlink(&outside, &path).unwrap();
+        fails(name, "it is a link");
+        fs::remove_file(&path).unwrap();
+        run("mkfifo", &[path.to_str().unwrap()]);
+        fails(name, "it is not a regular file");
+        fs::remove_file(&path).unwrap();
+        run("mknod", &[path.to_str().unwrap(), "c", "1", "5"]);
+        fails(name, "it is not a regular file");
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        fails(name, "it is not a regular file");
+        fs::remove_dir(&path).unwrap();
+        fs::rename(&outside, &path).unwrap();
+    }
+    // A folder of it that is a link; the layout itself may be behind one.
+    fs::rename(layout.join("blobs"), folder.path().join("blobs")).unwrap();
+    std::os::unix::fs::symlink("../blobs", layout.join("blobs")).unwrap();
+    fails(&blob, "leads through");
+    fs::remove_file(layout.join("blobs")).unwrap();
+    fs::rename(folder.path().join("blobs"), layout.join("blobs")).unwrap();
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink(&layout, &link).unwrap();
+    assert_eq!(import(&to, Source::Path(&link), None, &Silent).unwrap()[0].target, images[0].1);
+}
+
+/// An archive of these documents, with the last of them as its only image.
+fn layout_of(documents: &[String], media_type: &str) -> Vec<u8> {
+    let digest = |text: &String| images::digest::digest_of(model::image::Algorithm::Sha256, text.as_bytes());
+    let mut entries = vec![file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)];
+    let path = |text| digest(text).as_str().replace(':', "/");
+    entries.extend(documents.iter().map(|text| file(&format!("blobs/{}", path(text)), text.as_bytes())));
+    let top = &documents[documents.len() - 1];
+    let top = json!({"mediaType": media_type, "digest": digest(top).as_str(), "size": top.len()});
+    let index = json!({"schemaVersion": 2, "manifests": [top]});
+    entries.push(file("index.json", index.to_string().as_bytes()));
+    tar(&entries)
+}
+
+#[test]
+fn indexes_that_list_each_other_again_and_again() {
+    use images::{
+        digest::digest_of,
+        media::{OCI_CONFIG, OCI_INDEX, OCI_MANIFEST},
+    };
+    let sha256 = |text: &str| digest_of(model::image::Algorithm::Sha256, text.as_bytes());
+    let part = |media_type: &str, text: &str| json!({"mediaType": media_type, "digest": sha256(text).as_str(), "size": text.len()});
+    let manifest =
+        |config: &str| json!({"schemaVersion": 2, "config": part(OCI_CONFIG, config), "layers": []}).to_string();
+    let index = |media_type: &str, below: &[&String], times: usize| {
+        let below: Vec<_> = below.iter().map(|text| part(media_type, text)).collect();
+        json!({"schemaVersion": 2, "manifests": vec![below; times].concat()}).to_string()
+    };
+    // 1000 × 1000 × 1000 × 1000 ways to one manifest.
+    let mut documents = vec!["{}".to_owned(), manifest("{}")];
+    for depth in 0..4 {
+        let media_type = if depth == 0 { OCI_MANIFEST } else { OCI_INDEX };
+        documents.push(index(media_type, &[&documents[documents.len() - 1]], 1000));
+    }
+    let given = name("given:1");
+    let (_folder, to) = store();
+    let began = std::time::Instant::now();
+    import(&to, stream(layout_of(&documents, OCI_INDEX)), Some(&given), &Silent).unwrap();
+    assert!(began.elapsed().as_secs() < 20, "{:?}", began.elapsed());
+    // More manifests than any image has.
+    let many: Vec<String> = (0..300).map(|n| manifest(&format!("{{\"n\":{n}}}"))).collect();
+    let top = index(OCI_MANIFEST, &many.iter().collect::<Vec<_>>(), 1);
+    let configs = (0..300).map(|n| format!("{{\"n\":{n}}}"));
+    let documents: Vec<String> = configs.chain(many.iter().cloned()).chain([top]).collect();
+    let error = import(&to, stream(layout_of(&documents, OCI_INDEX)), Some(&given), &Silent).unwrap_err();
+    assert!(chain(&error).contains("too many manifests"), "{}", chain(&error));
+}

@@ -6,7 +6,8 @@ use images::{
     collect::{ItemKind, Options, Report, plan, run, try_run, try_run_until},
     store::Watermarks,
 };
-use std::{cell::Cell, fs, io::Write, time::Duration};
+use model::image::Digest;
+use std::{cell::Cell, fs, io::Write, os::unix::ffi::OsStrExt, time::Duration};
 
 const NOW: Options = Options { grace: Duration::ZERO, ingest: Duration::ZERO };
 
@@ -102,6 +103,46 @@ fn leases_end_with_their_owners() {
 }
 
 #[test]
+fn an_owner_that_cannot_be_looked_at_is_not_dead() {
+    let (folder, store) = store();
+    let home = folder.path().join("home");
+    let record = home.join("record.json");
+    fs::create_dir(&home).unwrap();
+    fs::write(&record, "").unwrap();
+    let digest = {
+        let process = store.lease(Owner::Process).unwrap();
+        let blob = put(&process, b"content");
+        store.lease(Owner::File(record.clone())).unwrap().hold(&blob.digest).unwrap();
+        blob.digest
+    };
+    // As a disk that fails: ELOOP, which root sees too.
+    fs::rename(&home, folder.path().join("aside")).unwrap();
+    std::os::unix::fs::symlink("home", &home).unwrap();
+    for error in [run(&store, &NOW).unwrap_err(), plan(&store, &NOW).unwrap_err()] {
+        assert!(error.to_string().contains(record.to_str().unwrap()), "{error}");
+    }
+    assert!(store.blob(&digest).unwrap().is_some());
+    assert!(store.lease(Owner::File(record.clone())).is_err());
+    fs::remove_file(&home).unwrap();
+    fs::rename(folder.path().join("aside"), &home).unwrap();
+    assert!(run(&store, &NOW).unwrap().items.is_empty());
+    // A file where the folder was is another matter.
+    fs::remove_dir_all(&home).unwrap();
+    fs::write(&home, "").unwrap();
+    assert_eq!(run(&store, &NOW).unwrap().items.len(), 1);
+    // The index has no words for this one.
+    let odd = folder.path().join(std::ffi::OsStr::from_bytes(b"\xff.json"));
+    fs::write(&odd, "").unwrap();
+    for error in [
+        store.lease(Owner::File(odd.clone())).unwrap_err(),
+        store.file_holds(&odd, &digest).unwrap_err(),
+        store.release_file(&odd).unwrap_err(),
+    ] {
+        assert!(chain(&error).contains("not UTF-8"), "{}", chain(&error));
+    }
+}
+
+#[test]
 fn a_lease_on_an_image_keeps_what_it_is_made_of() {
     let (folder, store) = store();
     let record = folder.path().join("record.json");
@@ -183,6 +224,62 @@ fn what_killed_processes_left_goes() {
     assert!(!folder.join("processes/dead").exists());
 }
 
+/// An image whose manifest has something besides, with a name and no lease.
+fn odd_image(store: &Store, more: &str) -> Digest {
+    let lease = store.lease(Owner::Process).unwrap();
+    let plain = image(&lease, &[Layer::gzip(tar(&[file("a", b"")]))]);
+    let bytes = store.need(&plain.digest().as_ref().parse().unwrap()).unwrap().read(1 << 20).unwrap();
+    let text = String::from_utf8(bytes).unwrap().replacen('{', &format!("{{{more}"), 1);
+    let blob = put(&lease, text.as_bytes());
+    store.tag(&name("odd"), &images::store::describe(images::media::OCI_MANIFEST, &blob).unwrap()).unwrap();
+    // A strict reader takes it.
+    store.manifest(&blob.digest).unwrap();
+    blob.digest
+}
+
+#[test]
+fn a_manifest_keeps_its_parts_whatever_else_is_in_it() {
+    for more in [r#""rootfs":5,"#.to_owned(), format!(r#""annotations2":{}{},"#, "[".repeat(500), "]".repeat(500))] {
+        let (_folder, store) = store();
+        odd_image(&store, &more);
+        run(&store, &NOW).unwrap();
+        // What is left: manifest, configuration and layer.
+        assert_eq!(blobs(&store), 3, "{more}");
+    }
+}
+
+#[test]
+fn a_damaged_manifest_costs_nothing_else() {
+    let (_folder, store) = store();
+    let digest = odd_image(&store, r#""annotations":{},"#);
+    let blob = store.need(&digest).unwrap();
+    let good = fs::read(&blob.path).unwrap();
+    run(&store, &Options::default()).unwrap();
+    let damage = |bytes: &[u8]| {
+        fs::remove_file(&blob.path).unwrap();
+        fs::write(&blob.path, bytes).unwrap();
+        // Nobody has read it yet.
+        store.index().write("forget", |transaction| {
+            transaction.execute_batch("UPDATE blobs SET expanded = 0; DELETE FROM links")
+        })
+    };
+    for bytes in [&good[..good.len() / 2], b"\0\0\0", b""] {
+        damage(bytes).unwrap();
+        let error = run(&store, &NOW).unwrap_err();
+        assert!(error.to_string().contains(digest.as_str()), "{error}");
+        assert!(plan(&store, &NOW).is_err() && store.usage().is_err());
+        assert!(blobs(&store) >= 3);
+    }
+    // It is mended before the grace of its parts is over; what was read of it does not count any more.
+    damage(b"{}").unwrap();
+    run(&store, &Options::default()).unwrap();
+    let lease = store.lease(Owner::Process).unwrap();
+    put(&lease, &good);
+    drop(lease);
+    run(&store, &NOW).unwrap();
+    assert_eq!(blobs(&store), 3);
+}
+
 #[test]
 fn collections_take_turns() {
     let (_folder, store) = store();
@@ -190,7 +287,12 @@ fn collections_take_turns() {
     lock.lock().unwrap();
     assert_eq!(try_run(&store, &NOW).unwrap(), None);
     drop(lock);
-    assert!(try_run(&store, &NOW).unwrap().is_some());
+    // A child that another test makes at this moment has the lock too, until it is another program.
+    let began = std::time::Instant::now();
+    while try_run(&store, &NOW).unwrap().is_none() {
+        assert!(began.elapsed() < Duration::from_secs(10));
+        std::thread::yield_now();
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use crate::support::*;
 use images::{
     Owner, Silent, Store, StoreError,
+    archive::{ArchiveError, Source, import},
     collect::{Options, run},
     layer::UnpackError,
     store::Watermarks,
@@ -87,4 +88,76 @@ fn nothing_is_taken_in_past_the_watermark() {
     assert!(error.to_string().contains("no content is taken in at 90 %"), "{error}");
     fs::remove_file(disk.0.join("other")).unwrap();
     store.ingest().unwrap();
+}
+
+#[test]
+fn whoever_goes_on_is_asked_for_room_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Small::mount(folder.path().join("disk"), "140m");
+    let store = Store::open(&disk.0.join("images")).unwrap();
+    let full = |error: &std::io::Error| {
+        assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+        assert!(chain(error).contains("no content is taken in at 90 %"), "{}", chain(error));
+    };
+    // An archive that would take the last byte, and one that is packed.
+    let bomb = zstd::encode_all(&tar(&[file("blob", &vec![0; 150 << 20])])[..], 1).unwrap();
+    let source = Source::Stream(Box::new(std::io::Cursor::new(bomb)));
+    let error = import(&store, source, None, &Silent).unwrap_err();
+    assert!(matches!(&error, ArchiveError::Store(StoreError::Full { .. })), "{}", chain(&error));
+    assert!(list(&store.folder().join("ingest")).is_empty());
+    // One that began when there was room.
+    let mut dropped = store.ingest().unwrap();
+    dropped.write_all(b"beginning").unwrap();
+    let id = dropped.id().clone();
+    drop(dropped);
+    let mut going_on = store.ingest().unwrap();
+    going_on.write_all(&[1; 1 << 20]).unwrap();
+    fs::write(disk.0.join("other"), vec![1; 125 << 20]).unwrap();
+    let error = loop {
+        match going_on.write_all(&[2; 1 << 20]) {
+            Ok(()) => assert!(going_on.written() <= 64 << 20),
+            Err(error) => break error,
+        }
+    };
+    // The rest of the disk is less than what it may write unasked.
+    assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+    going_on.restart().unwrap();
+    full(&going_on.write_all(b"again").unwrap_err());
+    going_on.abort().unwrap();
+    // And one that comes back: it may be given up, or be complete, but takes no more in.
+    let mut resumed = store.resume(&id).unwrap().unwrap();
+    full(&resumed.write_all(b" and end").unwrap_err());
+    let lease = store.lease(Owner::Process).unwrap();
+    assert_eq!(resumed.commit_as(model::image::Algorithm::Sha256, &lease).unwrap().size, 9);
+}
+
+#[test]
+fn a_store_is_opened_and_collected_on_a_disk_without_a_byte() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Small::mount(folder.path().join("disk"), "24m");
+    let path = disk.0.join("images");
+    {
+        let store = Store::open_with(&path, NEVER).unwrap();
+        let lease = store.lease(Owner::Process).unwrap();
+        put(&lease, &[1; 8 << 20]);
+    }
+    // The last one who closes an index takes what is beside it away.
+    assert!(!path.join("index.db-shm").exists());
+    let fill = || {
+        let mut file = fs::OpenOptions::new().append(true).create(true).open(disk.0.join("other")).unwrap();
+        while file.write(&[1; 4096]).is_ok() {}
+    };
+    fill();
+    let store = Store::open_with(&path, NEVER).unwrap_or_else(|error| panic!("{}", chain(&error)));
+    assert!(!path.join("reserve").exists());
+    assert_eq!(run(&store, &NOW).unwrap().freed, 8 << 20);
+    assert!(path.join("reserve").exists());
+    // Somebody else takes what was spent before it is used.
+    drop(store);
+    fill();
+    let store = Store::open_with(&path, NEVER).unwrap();
+    fill();
+    drop(store);
+    fill();
+    assert!(Store::open_with(&path, NEVER).is_err(), "there is nothing left to spend");
 }

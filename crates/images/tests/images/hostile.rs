@@ -146,3 +146,31 @@ fn a_tree_that_somebody_changes_meanwhile_is_not_left() {
     });
     assert!(list(&outside).is_empty());
 }
+
+#[test]
+fn directories_are_counted_whoever_asks_for_them() {
+    let (_folder, store) = store();
+    let lease = store.lease(Owner::Process).unwrap();
+    // One entry, and 511 directories around it.
+    let deep = file(&format!("{}f", "d/".repeat(511)), b"");
+    // Attributes of directories stay in memory until the end; the archive of this is 20 KiB.
+    let attributes: Vec<_> = (0..15).map(|n| (format!("user.{n}").into_bytes(), vec![7; 65_000])).collect();
+    let wide = (0..150).map(|n| {
+        let mut entry = other(&format!("d{n}"), Kind::Directory, "");
+        entry.0.xattrs.clone_from(&attributes);
+        entry
+    });
+    let few = Limits { entries: 500, ..Limits::default() };
+    for (entries, limits, problem) in [
+        (vec![deep], few, "…`: the layer has more than 500 entries and directories"),
+        (wide.collect(), Limits::default(), "attributes of the layer's directories take more than"),
+    ] {
+        let target = image(&lease, &[Layer::zstd(tar(&entries))]);
+        let (manifest, configuration) = documents(&store, &target);
+        let options = UnpackOptions { devices: Devices::Harmless, limits };
+        let error = store.unpack_with(&lease, &manifest, &configuration, options, &images::Silent).unwrap_err();
+        assert!(matches!(&error, UnpackError::Refused { .. }), "{}", chain(&error));
+        assert!(chain(&error).contains(problem), "{}", chain(&error));
+        assert!(list(&store.folder().join("layers")).is_empty());
+    }
+}

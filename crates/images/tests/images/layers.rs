@@ -153,6 +153,34 @@ fn whiteouts_hide_what_is_below_in_a_real_overlay() {
     drop(mount);
 }
 
+#[test]
+fn an_opaque_root_hides_all_layers_below() {
+    let (folder, store) = store();
+    let lease = store.lease(Owner::Process).unwrap();
+    let base = || Layer::plain(tar(&[file("base", b"")]));
+    let middle = || Layer::gzip(tar(&[file(".wh..wh..opq", b""), file("middle", b"")]));
+    let top = || Layer::gzip(tar(&[file("top", b"")]));
+    let seen = |layers: &[PathBuf]| {
+        let merged = folder.path().join("merged");
+        let mount = Overlay::mount(layers, &merged);
+        let names = list(&merged);
+        drop(mount);
+        names
+    };
+    assert_eq!(seen(&unpack(&store, &[base(), middle(), top()]).unwrap()), ["middle", "top"]);
+    assert_eq!(seen(&unpack(&store, &[middle(), base(), middle()]).unwrap()), ["middle"]);
+    assert_eq!(seen(&unpack(&store, &[middle(), base()]).unwrap()), ["base", "middle"]);
+    // Packed again it hides the same.
+    let unpacked = unpack(&store, &[middle()]).unwrap().remove(0);
+    let packed = pack(&store, &lease, &unpacked, PackOptions::default()).unwrap();
+    let base_id = diff_id(&unpack(&store, &[base()]).unwrap()[0]);
+    let base_blob = store.need(&base_id.parse().unwrap()).unwrap();
+    let base_blob = images::store::describe(images::media::OCI_LAYER, &base_blob).unwrap();
+    let target = assemble(&lease, &[base_blob, packed.descriptor], &[base_id, packed.diff_id.to_string()]);
+    let (manifest, configuration) = documents(&store, &target);
+    assert_eq!(seen(&store.unpack(&lease, &manifest, &configuration, &images::Silent).unwrap()), ["middle"]);
+}
+
 /// A mounted overlay, read-only over layers (base first), or with an upper directory.
 struct Overlay(PathBuf);
 

@@ -121,6 +121,13 @@ fn names_stand_for_complete_images_only() {
     assert!(matches!(&error, StoreError::Incomplete { missing: found, .. } if *found == missing), "{error}");
     assert!(store.image(&name("c")).unwrap().is_none());
     assert!(matches!(lease.hold_all(&broken.digest().as_ref().parse().unwrap()), Err(StoreError::Incomplete { .. })));
+    // Nor can something that is no manifest.
+    for none in ["", "no JSON", "[]", r#"{"layers":["#] {
+        let blob = put(&lease, none.as_bytes());
+        let error = store.tag(&name("c"), &describe(media::OCI_MANIFEST, &blob).unwrap()).unwrap_err();
+        assert!(matches!(&error, StoreError::Document { digest, .. } if *digest == blob.digest), "{none}: {error}");
+        assert!(lease.hold_all(&blob.digest).is_err());
+    }
 }
 
 #[test]
@@ -141,6 +148,8 @@ fn manifests_are_read_strictly() {
         (r#"{"schemaVersion":2,"mediaType":"application/x","manifests":[]}"#, "`application/x`"),
         (&format!(r#"{{"schemaVersion":2,"mediaType":"{}","manifests":[]}}"#, media::OCI_MANIFEST), "does not fit"),
         (&good.replace("\"layers\"", "\"manifests\":[],\"layers\""), "both"),
+        // Nobody else reads it; but what can not be read can not be kept.
+        (&good.replace("\"layers\"", "\"rootfs\":1e999,\"layers\""), "number out of range"),
     ] {
         let error = Manifest::parse(&digest, bad.as_bytes()).unwrap_err().to_string();
         assert!(error.contains(problem), "{bad}: {error}");

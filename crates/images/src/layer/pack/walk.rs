@@ -14,7 +14,7 @@ use rustix::{
 };
 use std::{
     collections::HashMap,
-    ffi::CString,
+    ffi::{CStr, CString},
     fs::File,
     io::{self, Write},
     os::{
@@ -24,13 +24,18 @@ use std::{
     path::Path,
 };
 
-/// Writes everything under `root`, without the root itself.
+/// Writes everything under `root`, without the root itself; but if that is opaque, as the root of an unpacked layer may be,
+/// the layer says so.
 pub(super) fn walk<W: Write>(root: &Path, latest: Option<i64>, writer: &mut Writer<W>) -> Result<(), PackError> {
     let top = || "/".to_owned();
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let root =
         fs::open(root, flags, Mode::empty()).map_err(|error| PackError::Read { entry: top(), source: error.into() })?;
     let mut walker = Walker { latest, writer, links: HashMap::new(), buffer: vec![0; 256 << 10] };
+    let opaque = attribute(root.as_fd(), OPAQUE_ATTRIBUTE);
+    if opaque.map_err(|source| PackError::Read { entry: top(), source })?.is_some_and(|value| value == b"y") {
+        walker.marker(OPAQUE.to_vec())?;
+    }
     let mut stack = vec![walker.open(root, Vec::new())?];
     // By a stack of our own: folders may be nested deeper than a thread's stack bears.
     while let Some(directory) = stack.last_mut() {
@@ -249,7 +254,7 @@ fn attributes(file: BorrowedFd<'_>, entry: &mut Entry) -> Result<bool, PackError
 }
 
 /// `None`: it went meanwhile.
-fn attribute(file: BorrowedFd<'_>, name: &CString) -> io::Result<Option<Vec<u8>>> {
+fn attribute(file: BorrowedFd<'_>, name: &CStr) -> io::Result<Option<Vec<u8>>> {
     let mut value = vec![0; 4096];
     loop {
         match fs::fgetxattr(file, name, &mut value) {
@@ -257,7 +262,7 @@ fn attribute(file: BorrowedFd<'_>, name: &CString) -> io::Result<Option<Vec<u8>>
                 value.truncate(length);
                 return Ok(Some(value));
             }
-            Err(Errno::NODATA) => return Ok(None),
+            Err(Errno::NODATA | Errno::NOTSUP) => return Ok(None),
             Err(Errno::RANGE) if value.len() < 1 << 20 => value.resize(value.len() * 4, 0),
             Err(error) => return Err(error.into()),
         }
