@@ -228,3 +228,53 @@ async fn blobs_are_taken_from_a_related_repository() {
         (2, 0, 0)
     );
 }
+
+/// A size that is not the layer's, in a manifest that is otherwise right.
+fn missized(server: &Server, sample: &Sample, size: usize) -> String {
+    sample.publish(server, "a", "1");
+    let text = String::from_utf8(sample.manifest.clone()).unwrap();
+    let text = text.replace(&format!("\"size\":{}}}]", sample.layer.len()), &format!("\"size\":{size}}}]"));
+    server.manifest("a", "missized", media::OCI_MANIFEST, text.as_bytes());
+    format!("{}/a:missized", server.host())
+}
+
+#[tokio::test]
+async fn a_blob_smaller_than_it_should_be_is_no_endless_download() {
+    let (server, machine, watched) = (Server::new(), Machine::new(), Watched::default());
+    let sample = Sample::new(300_000);
+    let name = missized(&server, &sample, 400_000);
+    let pull = tokio::time::timeout(Duration::from_secs(5), machine.pull(&name, &watched));
+    let error = pull.await.expect("it ends").unwrap_err();
+    assert!(matches!(&error, ClientError::Malformed { why, .. } if why.contains("300000")), "{error}");
+    assert!(server.count("GET", digest(&sample.layer).as_str()) <= 4, "once from the start again, no more");
+}
+
+#[tokio::test]
+async fn a_server_that_has_no_range_ever_is_told_so() {
+    let (server, machine, watched) = (Server::new(), Machine::new(), Watched::default());
+    let sample = Sample::new(300_000);
+    let name = sample.publish(&server, "a", "1");
+    let layer = digest(&sample.layer).to_string();
+    server.faults(100, "GET", &layer, &Fault::Status(416, ""));
+    let error = machine.pull(&name, &watched).await.unwrap_err();
+    assert!(error.to_string().contains("416"), "{error}");
+    assert_eq!(server.count("GET", &layer), 1, "there was nothing to begin anew");
+}
+
+#[tokio::test]
+async fn what_comes_again_after_a_new_beginning_is_no_progress() {
+    let (server, machine, watched) = (Server::new(), Machine::new(), Watched::default());
+    let sample = Sample::new(1_000_000);
+    let name = sample.publish(&server, "a", "1");
+    let layer = digest(&sample.layer).to_string();
+    server.fault("GET", &layer, Fault::Cut(600_000));
+    server.fault("GET", &layer, Fault::Status(416, ""));
+    for _ in 0..8 {
+        server.fault("GET", &layer, Fault::Cut(10_000));
+    }
+    let error = machine.pull(&name, &watched).await.unwrap_err();
+    assert!(matches!(error, ClientError::GaveUp { attempts: 4, .. }), "{error:?}");
+    // And one new beginning is enough, when it goes well.
+    let error = machine.pull(&name, &watched).await;
+    assert!(error.is_ok() && machine.has(&name), "{error:?}");
+}
