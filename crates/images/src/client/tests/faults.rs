@@ -278,3 +278,34 @@ async fn what_comes_again_after_a_new_beginning_is_no_progress() {
     let error = machine.pull(&name, &watched).await;
     assert!(error.is_ok() && machine.has(&name), "{error:?}");
 }
+
+#[tokio::test]
+async fn a_registry_that_claims_more_than_there_is_makes_no_progress() {
+    let (server, machine) = (Server::new(), Machine::new());
+    let sample = Sample::new(2_000_000);
+    let target = sample.keep(&machine, "local:1");
+    server.faults(40, "PUT", "/uploads/", &Fault::Status(503, ""));
+    server.faults(40, "GET", "/uploads/", &Fault::Status(204, "Range: 0-99999999"));
+    let name: ImageName = format!("{}/a:1", server.host()).parse().unwrap();
+    let one = machine.client(|settings| settings.parallel = 1);
+    let error = one.push(&target, &name, Arc::new(crate::Silent)).await.unwrap_err();
+    assert!(matches!(error, ClientError::GaveUp { attempts: 4, .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_registry_that_takes_back_what_it_had_makes_no_progress() {
+    let (server, machine) = (Server::new(), Machine::new());
+    let sample = Sample::new(2_000_000);
+    let target = sample.keep(&machine, "local:1");
+    server.faults(40, "PATCH", "/uploads/", &Fault::Status(503, ""));
+    for _ in 0..20 {
+        server.fault("GET", "/uploads/", Fault::Status(204, "Range: 0-999999"));
+        server.fault("GET", "/uploads/", Fault::Status(204, "Range: 0-99999"));
+    }
+    let name: ImageName = format!("{}/a:1", server.host()).parse().unwrap();
+    let one = machine.client(|settings| settings.parallel = 1);
+    let error = one.push(&target, &name, Arc::new(crate::Silent)).await.unwrap_err();
+    // The first word of it is the only progress there was.
+    assert!(matches!(error, ClientError::GaveUp { attempts: 4, .. }), "{error:?}");
+    assert_eq!(server.count("PATCH", "/uploads/"), 5);
+}
