@@ -41,6 +41,7 @@ async fn patience_has_an_end() {
     }
     let error = machine.pull(&name, &watched).await.unwrap_err();
     assert!(matches!(error, ClientError::GaveUp { attempts: 4, .. }), "{error:?}");
+    assert_eq!(error.kind(), ClientErrorKind::Unavailable, "what may pass is not what is wrong");
     assert_eq!(server.count("GET", "/manifests/"), 4);
     let server = Server::new();
     Sample::new(10).publish(&server, "a", "1");
