@@ -310,3 +310,19 @@ async fn a_registry_that_takes_back_what_it_had_makes_no_progress() {
     assert!(matches!(error, ClientError::GaveUp { attempts: 4, .. }), "{error:?}");
     assert_eq!(server.count("PATCH", "/uploads/"), 5);
 }
+
+#[tokio::test]
+async fn a_manifest_that_is_cut_is_asked_for_again() {
+    let (server, machine, watched) = (Server::new(), Machine::new(), Watched::default());
+    let name = Sample::new(1000).publish(&server, "a", "1");
+    server.fault("GET", "/manifests/", Fault::Cut(20));
+    server.fault("GET", "/manifests/", Fault::Stall(100));
+    server.fault("GET", "/manifests/", Fault::Status(502, ""));
+    machine.pull(&name, &watched).await.unwrap();
+    assert_eq!((machine.has(&name), server.count("GET", "/manifests/")), (true, 4));
+    let error = {
+        server.faults(9, "GET", "/manifests/", &Fault::Cut(20));
+        machine.pull(&name, &watched).await.unwrap_err()
+    };
+    assert!(matches!(error, ClientError::GaveUp { attempts: 4, .. }), "{error:?}");
+}
