@@ -1,9 +1,10 @@
-//! The body of an upload: a file, read ahead on a thread that may block.
+//! Bodies of uploads, which tell whether they still move: a file, read ahead on a thread that may block, or bytes.
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame, SizeHint};
 use std::{
+    convert::Infallible,
     fs::File,
     io,
     os::unix::fs::FileExt,
@@ -19,6 +20,8 @@ use tokio::sync::mpsc;
 
 /// Size of one part, bytes.
 const PART: usize = 256 << 10;
+/// Size of a piece of what is in memory, bytes. A connection takes in several pieces before one of them has left.
+const PIECE: usize = 8 << 10;
 /// Parts that are read ahead.
 const AHEAD: usize = 4;
 
@@ -92,6 +95,35 @@ fn read(part: &Part, parts: &mpsc::Sender<io::Result<Bytes>>) {
     }
 }
 
+/// A body of bytes that are here already.
+pub(super) fn pieces(bytes: Bytes, pulse: &Arc<Pulse>) -> reqwest::Body {
+    reqwest::Body::wrap(Pieces { left: bytes, pulse: pulse.clone() })
+}
+
+struct Pieces {
+    left: Bytes,
+    pulse: Arc<Pulse>,
+}
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.pulse.beat();
+        let size = self.left.len().min(PIECE);
+        Poll::Ready((size > 0).then(|| Ok(Frame::data(self.left.split_to(size)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left.len() as u64)
+    }
+}
+
 struct FileBody {
     received: mpsc::Receiver<io::Result<Bytes>>,
     left: u64,
@@ -150,5 +182,30 @@ mod tests {
         let rest = first.collect().await.unwrap().to_bytes();
         assert!(second == content[10..], "the second body is the file");
         assert!([begun, rest].concat() == content[10..], "and so is the first");
+    }
+
+    #[tokio::test]
+    async fn bytes_that_leave_slowly_are_no_stall() {
+        let stall = Duration::from_millis(300);
+        let content = Bytes::from((0..9 * PIECE + 1).map(|at| at as u8).collect::<Vec<_>>());
+        let pulse = Arc::new(Pulse::new());
+        let mut body = pieces(content.clone(), &pulse);
+        assert_eq!(body.size_hint().exact(), Some(content.len() as u64), "its length is said");
+        let slow = async {
+            let mut sent = BytesMut::new();
+            while let Some(frame) = body.frame().await {
+                sent.extend_from_slice(&frame.unwrap().into_data().unwrap());
+                tokio::time::sleep(stall / 6).await;
+            }
+            sent.freeze()
+        };
+        let began = Instant::now();
+        let sent = tokio::select! {
+            sent = slow => sent,
+            () = pulse.stopped(stall) => panic!("it moved all the time"),
+        };
+        assert!(began.elapsed() > stall && sent == content && body.is_end_stream());
+        // And when it moves no more, that is noticed.
+        pulse.stopped(stall).await;
     }
 }
