@@ -169,7 +169,7 @@ mod tests {
 
     #[tokio::test]
     async fn two_bodies_of_one_file_do_not_disturb_each_other() {
-        let content: Vec<u8> = (0..(AHEAD + 3) * PART).map(|at| (at / PART) as u8).collect();
+        let content: Vec<u8> = (0..).take(AHEAD + 3).flat_map(|part| std::iter::repeat_n(part, PART)).collect();
         let path = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(path.path(), &content).unwrap();
         let file = Arc::new(File::open(path.path()).unwrap());
@@ -187,7 +187,7 @@ mod tests {
     #[tokio::test]
     async fn bytes_that_leave_slowly_are_no_stall() {
         let stall = Duration::from_millis(300);
-        let content = Bytes::from((0..9 * PIECE + 1).map(|at| at as u8).collect::<Vec<_>>());
+        let content = Bytes::from((0..=255).cycle().take(9 * PIECE + 1).collect::<Vec<u8>>());
         let pulse = Arc::new(Pulse::new());
         let mut body = pieces(content.clone(), &pulse);
         assert_eq!(body.size_hint().exact(), Some(content.len() as u64), "its length is said");
