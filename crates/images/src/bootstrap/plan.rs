@@ -23,7 +23,7 @@ use std::{
 };
 
 /// Raised whenever the same packages would become another image.
-const FORM: u32 = 1;
+const FORM: u32 = 2;
 
 /// Names an image by what it is made of: the hash of a text that says it.
 #[derive(Debug, Clone, PartialEq, Eq)]

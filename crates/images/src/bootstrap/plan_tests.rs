@@ -50,7 +50,7 @@ fn the_key_is_all_that_has_a_say_and_nothing_else() {
     };
     let plain = text(&|_, _, _| {});
     assert!(
-        plain.starts_with("form 1\nrecipe cc System\nsuite trixie 13.2 7\narchitecture amd64\nsource Types: deb\n"),
+        plain.starts_with("form 2\nrecipe cc System\nsuite trixie 13.2 7\narchitecture amd64\nsource Types: deb\n"),
         "{plain}"
     );
     assert!(plain.ends_with("package a=2\npackage b=1\n"), "{plain}");
