@@ -1,8 +1,8 @@
 //! Base images from a Debian mirror: with no registry within reach there are still images to begin with.
 //!
 //! An image is named by what is in it. First the mirror is asked which versions of which packages it would be ([`Plan`]);
-//! recipe, suite, architecture, versions and what else has a say make a key, and an image of that key that is in the store
-//! is the answer. Otherwise mmdebstrap makes it, in a folder that goes with the work, and bit for bit the same wherever
+//! recipe, suite, architecture, versions and what else has a say make a key, and the image that was made here by that key is
+//! the answer, if it is there still ([`known`]). Otherwise mmdebstrap makes it, in a folder that goes with the work, and bit for bit the same wherever
 //! and whenever it is made: times are those of the suite's release, and what tells about the machine or the moment is
 //! left out ([`tree`]). All systems share one base layer; the packages of a recipe are the difference of two archives
 //! ([`difference`]).
@@ -15,6 +15,7 @@ mod document;
 mod error;
 mod extras;
 mod keystore;
+mod known;
 mod lists;
 mod plan;
 mod recipe;
@@ -29,6 +30,7 @@ pub use plan::{Key, Plan, PlannedPackage};
 pub use recipe::{Kind, Package, RECIPES, Recipe, Suite, WordError};
 pub use sources::Mirrors;
 
+pub(crate) use known::MODULE;
 pub(crate) use work::sweep;
 
 use crate::{progress::Progress, store::Store};

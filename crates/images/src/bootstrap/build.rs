@@ -5,6 +5,7 @@ use super::{
     difference::{Difference, Index, Layer},
     document, error,
     extras::{self, Both, Certificates, Status},
+    known,
     plan::{Plan, Resolved},
     tool::Run,
     tree::{Rules, TreeError, Visitor, visit},
@@ -12,7 +13,7 @@ use super::{
 use crate::{
     layer::{Compression, PackError, PackOptions, Packed, decoder, pack_stream},
     progress::Event,
-    store::{Lease, Store, digest_in},
+    store::{Lease, Store, StoreError, digest_in},
     tarball::Entry,
 };
 use model::image::Digest;
@@ -44,8 +45,12 @@ impl Plan {
     /// [`BootstrapError`]: the store holds nothing new that a collection does not take away again.
     pub fn build(self, store: &Store, lease: &Lease, watch: Watch<'_>) -> Result<Built, BootstrapError> {
         if let Some(image) = self.found() {
-            lease.hold_all(&image.digest()?)?;
-            return Ok(Built { target: image.target.clone(), made: false });
+            match lease.hold_all(&image.digest()?) {
+                Ok(()) => return Ok(Built { target: image.target.clone(), made: false }),
+                // Its name was taken away since it was found, and a collection came.
+                Err(StoreError::Incomplete { .. } | StoreError::Missing { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         self.check_room(store)?;
         let maker = Maker { plan: &self, store, lease, watch };
@@ -55,6 +60,7 @@ impl Plan {
             (None, Kind::Files) => vec![maker.files()?],
         };
         let target = document::write(store, lease, &self, &layers)?;
+        known::made(store, &self.whole.key, &target)?;
         Ok(Built { target, made: true })
     }
 }
@@ -80,7 +86,7 @@ impl Maker<'_> {
 
     /// The smallest system: all of an image, or the first layer of one.
     fn base_layer(&self, resolved: &Resolved) -> Result<Packed, BootstrapError> {
-        if let Some(packed) = document::base_layer(self.store, self.lease, resolved.key.as_str())? {
+        if let Some(packed) = known::base(self.store, self.lease, &resolved.key, COMPRESSION)? {
             return Ok(packed);
         }
         let archive = self.archive("base", resolved)?;
@@ -89,6 +95,7 @@ impl Maker<'_> {
         visit(open(&archive)?, &rules, &mut self.stopping(&mut status))?;
         check_installed(resolved, &status)?;
         let packed = self.pack(&archive, &rules, None)?;
+        known::made_base(self.store, &resolved.key, &packed)?;
         fs::remove_file(&archive).map_err(error::io("remove", &archive))?;
         Ok(packed)
     }
@@ -104,7 +111,7 @@ impl Maker<'_> {
         check_installed(&self.plan.whole, &status)?;
         let digest: Digest = digest_in(&first.descriptor)?;
         let blob = self.lease.hold(&digest)?;
-        let blob = blob.ok_or(crate::store::StoreError::Missing { digest })?;
+        let blob = blob.ok_or(StoreError::Missing { digest })?;
         let counter = AtomicU64::new(0);
         let plain = decoder(blob.open()?, &counter).map_err(error::io("read", &blob.path))?;
         let mut before = Index::default();

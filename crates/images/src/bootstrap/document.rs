@@ -4,53 +4,21 @@ use super::{BootstrapError, plan::Plan};
 use crate::{
     layer::Packed,
     media,
-    store::{Blob, Image, Lease, Manifest, Store, StoreError, describe, digest_in},
+    store::{Blob, Lease, Store, describe},
 };
-use model::image::{Algorithm, Digest};
+use model::image::Algorithm;
 use oci_spec::image::Descriptor;
 use serde_json::{Map, Value, json};
 use std::io::Write;
 
-/// Names the key of an image, in its annotations and its labels.
-pub(super) const KEY: &str = "jdos.bootstrap.key";
+/// Names the key of an image, in its annotations and its labels: for people, as anybody may have written it there.
+const KEY: &str = "jdos.bootstrap.key";
 /// Names the key of the image that the first layer is all of.
-pub(super) const BASE: &str = "jdos.bootstrap.base";
+const BASE: &str = "jdos.bootstrap.base";
 /// Every package with its version.
 const PACKAGES: &str = "jdos.bootstrap.packages";
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-/// An annotation of an image's manifest; none when it is an index, or not all there.
-pub(super) fn annotation(store: &Store, image: &Image, name: &str) -> Result<Option<String>, StoreError> {
-    match store.manifest(&image.digest()?) {
-        Ok(Manifest::Image(manifest)) => {
-            Ok(manifest.annotations().as_ref().and_then(|annotations| annotations.get(name).cloned()))
-        }
-        Ok(Manifest::Index(_)) | Err(StoreError::Missing { .. } | StoreError::Document { .. }) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// The first layer of an image that stands on the base of this key.
-pub(super) fn base_layer(store: &Store, lease: &Lease, key: &str) -> Result<Option<Packed>, StoreError> {
-    for image in store.images()? {
-        if annotation(store, &image, BASE)?.as_deref() != Some(key) {
-            continue;
-        }
-        let Manifest::Image(manifest) = store.manifest(&image.digest()?)? else { continue };
-        let Some(descriptor) = manifest.layers().first() else { continue };
-        let digest = digest_in(descriptor)?;
-        // Held before anything is built on it.
-        if lease.hold(&digest)?.is_none() {
-            continue;
-        }
-        let configuration = store.configuration(&manifest)?;
-        let Some(diff_id) = configuration.rootfs().diff_ids().first() else { continue };
-        let diff_id: Digest = diff_id.parse().map_err(|source| StoreError::Digest { source })?;
-        return Ok(Some(Packed { descriptor: descriptor.clone(), diff_id, size: 0 }));
-    }
-    Ok(None)
-}
 
 /// Writes configuration and manifest.
 pub(super) fn write(

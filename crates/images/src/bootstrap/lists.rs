@@ -26,7 +26,7 @@ pub(super) struct Listed {
     pub size: u64,
     /// Size of what is in it, in bytes.
     pub installed: u64,
-    /// The whole stanza.
+    /// What the package says of itself.
     pub stanza: String,
 }
 
@@ -107,7 +107,27 @@ fn one(stanza: &str, packages: &BTreeMap<String, String>) -> Option<(String, Lis
     }
     let size = field("Size").parse().unwrap_or(0);
     let installed = field("Installed-Size").parse::<u64>().unwrap_or(0).saturating_mul(1024);
-    Some((name.to_owned(), Listed { size, installed, stanza: stanza.to_owned() }))
+    Some((name.to_owned(), Listed { size, installed, stanza: own_words(stanza) }))
+}
+
+/// A stanza without what depends on the list that it is from: an archive adds where the file is and what it thinks of the
+/// package, has its own order, and may or may not keep the long description apart.
+fn own_words(stanza: &str) -> String {
+    const OF_THE_ARCHIVE: [&str; 7] = ["Description-md5", "Filename", "MD5sum", "Priority", "Section", "Size", "Tag"];
+    let mut fields: Vec<(&str, String)> = Vec::new();
+    for line in stanza.lines() {
+        match (line.starts_with([' ', '\t']), fields.last_mut()) {
+            (true, Some(("Description", _))) => {}
+            (true, Some((_, text))) => {
+                text.push_str(line);
+                text.push('\n');
+            }
+            _ => fields.push((line.split(':').next().unwrap_or(line), format!("{line}\n"))),
+        }
+    }
+    fields.retain(|(name, _)| !OF_THE_ARCHIVE.contains(name) && !name.starts_with("SHA"));
+    fields.sort_by_key(|(name, _)| (*name != "Package", *name));
+    fields.into_iter().map(|(_, text)| text).collect()
 }
 
 fn files(lists: &Path, endings: &[&str]) -> Result<Vec<PathBuf>, BootstrapError> {
@@ -147,6 +167,20 @@ mod tests {
     }
 
     #[test]
+    fn whichever_list_a_package_is_found_in_it_says_the_same() {
+        let release = "Package: a\nSource: s\nVersion: 1\nInstalled-Size: 2\nDepends: c,\n d\nDescription: it\nMulti-Arch: same\nHomepage: h\nDescription-md5: 0\nTag: role::x,\n use::y\nSection: utils\nPriority: optional\nFilename: pool/main/a.deb\nSize: 7\nMD5sum: 1\nSHA256: 2\n";
+        let security = "Package: a\nSource: s\nVersion: 1\nInstalled-Size: 2\nDepends: c,\n d\nDescription: it\n in many words\nHomepage: h\nMulti-Arch: same\nSection: net\nPriority: extra\nFilename: pool/updates/a.deb\nSize: 7\nSHA256: 2\n";
+        let stanza = |text: &str| {
+            let folder = tempfile::tempdir().unwrap();
+            fs::write(folder.path().join("m_Packages"), text).unwrap();
+            describe(folder.path(), &[("a".to_owned(), "1".to_owned())].into()).unwrap()["a"].clone()
+        };
+        let expected = "Package: a\nDepends: c,\n d\nDescription: it\nHomepage: h\nInstalled-Size: 2\nMulti-Arch: same\nSource: s\nVersion: 1\n";
+        assert_eq!(stanza(release).stanza, expected);
+        assert_eq!(stanza(release), stanza(security));
+    }
+
+    #[test]
     fn only_the_version_that_is_meant() {
         let folder = tempfile::tempdir().unwrap();
         let text = "Package: a\nVersion: 1\nInstalled-Size: 2\nSize: 100\n\nPackage: b\nVersion: 1\n\nPackage: a\nVersion: 2\nInstalled-Size: 3\nSize: 7\n";
@@ -155,6 +189,6 @@ mod tests {
         let found = describe(folder.path(), &wanted).unwrap();
         assert_eq!(found.len(), 1);
         assert_eq!((found["a"].size, found["a"].installed), (7, 3072));
-        assert!(found["a"].stanza.starts_with("Package: a\nVersion: 2\n"));
+        assert_eq!(found["a"].stanza, "Package: a\nInstalled-Size: 3\nVersion: 2\n");
     }
 }

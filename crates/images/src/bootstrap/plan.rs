@@ -2,8 +2,8 @@
 
 use super::{
     BootstrapError, Kind, Request, Suite, Watch,
-    document::{self, KEY},
     error::io,
+    known,
     lists::{self, Listed, Release},
     sources::{Source, without_password},
     tool::{self, Broken, Run},
@@ -23,7 +23,7 @@ use std::{
 };
 
 /// Raised whenever the same packages would become another image.
-const FORM: u32 = 1;
+const FORM: u32 = 2;
 
 /// Names an image by what it is made of: the hash of a text that says it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,7 +106,7 @@ impl Plan {
     pub fn key(&self) -> &Key {
         &self.whole.key
     }
-    /// An image of this key that is there already.
+    /// The image that was made here by this key, if it is there still.
     pub fn found(&self) -> Option<&Image> {
         self.found.as_ref()
     }
@@ -205,7 +205,7 @@ pub(super) fn plan(store: &Store, request: Request, watch: Watch<'_>) -> Result<
         base.key = plan.key_of("debian", &base);
         plan.base = Some(base);
     }
-    plan.found = find(store, &plan.whole.key)?;
+    plan.found = known::image(store, &plan.whole.key)?;
     Ok(plan)
 }
 
@@ -240,16 +240,6 @@ fn key_text(recipe: &str, kind: Kind, context: &Context, release: &Release, reso
         _ = writeln!(text, "package {name}={version}");
     }
     text
-}
-
-/// An image of the store with this key.
-fn find(store: &Store, key: &Key) -> Result<Option<Image>, BootstrapError> {
-    for image in store.images()? {
-        if document::annotation(store, &image, KEY)?.as_deref() == Some(key.as_str()) {
-            return Ok(Some(image));
-        }
-    }
-    Ok(None)
 }
 
 impl Context {

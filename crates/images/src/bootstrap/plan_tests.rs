@@ -1,5 +1,9 @@
 use super::*;
-use crate::bootstrap::{Mirrors, Recipe, Said};
+use crate::{
+    bootstrap::{Mirrors, Recipe, Said},
+    layer::{Compression, Packed},
+    store::digest_in,
+};
 
 fn context() -> Context {
     let mirrors = Mirrors::new("http://mirror.test/debian", Some("http://mirror.test/debian-security")).unwrap();
@@ -50,7 +54,7 @@ fn the_key_is_all_that_has_a_say_and_nothing_else() {
     };
     let plain = text(&|_, _, _| {});
     assert!(
-        plain.starts_with("form 1\nrecipe cc System\nsuite trixie 13.2 7\narchitecture amd64\nsource Types: deb\n"),
+        plain.starts_with("form 2\nrecipe cc System\nsuite trixie 13.2 7\narchitecture amd64\nsource Types: deb\n"),
         "{plain}"
     );
     assert!(plain.ends_with("package a=2\npackage b=1\n"), "{plain}");
@@ -109,4 +113,76 @@ fn lists_are_linked_without_their_lock() {
     link_files(&from, &to).unwrap();
     let names: Vec<_> = fs::read_dir(&to).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["m_Packages"]);
+}
+
+/// Puts an image into the store whose annotations say what they like.
+fn annotated(store: &Store, lease: &crate::Lease, annotations: &str) -> oci_spec::image::Descriptor {
+    use std::io::Write as _;
+    let put = |text: &str| {
+        let mut ingest = store.ingest().unwrap();
+        ingest.write_all(text.as_bytes()).unwrap();
+        ingest.commit_as(Algorithm::Sha256, lease).unwrap()
+    };
+    let layer = put("a layer");
+    let configuration = put(&format!(
+        r#"{{"os":"linux","architecture":"amd64","rootfs":{{"type":"layers","diff_ids":["{}"]}}}}"#,
+        layer.digest
+    ));
+    let describe = |media_type: &str, blob| crate::store::describe(media_type, blob).unwrap();
+    let manifest = put(&format!(
+        r#"{{"schemaVersion":2,"mediaType":"{}","config":{},"layers":[{}],"annotations":{annotations}}}"#,
+        crate::media::OCI_MANIFEST,
+        serde_json::to_string(&describe(crate::media::OCI_CONFIG, &configuration)).unwrap(),
+        serde_json::to_string(&describe(crate::media::OCI_LAYER, &layer)).unwrap(),
+    ));
+    let target = describe(crate::media::OCI_MANIFEST, &manifest);
+    store.tag(&"posing:1".parse().unwrap(), &target).unwrap();
+    target
+}
+
+#[test]
+fn an_image_that_says_it_was_made_here_is_not_believed() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let lease = store.lease(crate::Owner::Process).unwrap();
+    let key = Key(digest_of(Algorithm::Sha256, b"key"));
+    annotated(&store, &lease, &format!(r#"{{"jdos.bootstrap.key":"{key}","jdos.bootstrap.base":"{key}"}}"#));
+    assert_eq!(known::image(&store, &key).unwrap(), None);
+    assert!(known::base(&store, &lease, &key, Compression::None).unwrap().is_none());
+}
+
+#[test]
+fn what_was_made_is_known_for_as_long_as_it_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let lease = store.lease(crate::Owner::Process).unwrap();
+    let key = Key(digest_of(Algorithm::Sha256, b"key"));
+    let target = annotated(&store, &lease, "{}");
+    let crate::Manifest::Image(manifest) = store.manifest(&digest_in(&target).unwrap()).unwrap() else { panic!() };
+    let diff_id = digest_of(Algorithm::Sha256, b"a layer");
+    let layer = Packed { descriptor: manifest.layers()[0].clone(), diff_id: diff_id.clone(), size: 0 };
+    known::made_base(&store, &key, &layer).unwrap();
+    known::made(&store, &key, &target).unwrap();
+    assert_eq!(known::image(&store, &key).unwrap().unwrap().target, target);
+    let base = known::base(&store, &lease, &key, Compression::None).unwrap().unwrap();
+    assert_eq!((base.descriptor, base.diff_id), (layer.descriptor.clone(), diff_id));
+    let other = Key(digest_of(Algorithm::Sha256, b"other"));
+    assert_eq!(known::image(&store, &other).unwrap(), None);
+    // The notes keep nothing, and say nothing once it is gone.
+    store.untag(&"posing:1".parse().unwrap()).unwrap();
+    lease.release().unwrap();
+    let all = crate::collect::Options { grace: std::time::Duration::ZERO, ingest: std::time::Duration::ZERO };
+    crate::collect::run(&store, &all).unwrap();
+    assert!(store.blob(&digest_in(&target).unwrap()).unwrap().is_none());
+    let lease = store.lease(crate::Owner::Process).unwrap();
+    assert_eq!(known::image(&store, &key).unwrap(), None);
+    assert!(known::base(&store, &lease, &key, Compression::None).unwrap().is_none());
+    // And they go with the next one.
+    let target = annotated(&store, &lease, r#"{"a":"b"}"#);
+    known::made(&store, &other, &target).unwrap();
+    let count = |table: &str| -> u64 {
+        let sql = format!("SELECT count(*) FROM {table}");
+        store.index().read("count", |connection| connection.query_row(&sql, (), |row| row.get(0))).unwrap()
+    };
+    assert_eq!((count("bootstrap_images"), known::image(&store, &other).unwrap().unwrap().target), (1, target));
 }

@@ -160,9 +160,11 @@ impl Run<'_> {
         let (reader, writer) = std::io::pipe().map_err(io("make a pipe for", Path::new(TOOL)))?;
         let other = writer.try_clone().map_err(io("make a pipe for", Path::new(TOOL)))?;
         // A process namespace, which is killed when its first process is: when this thread ends, setpriv's signal ends
-        // unshare, whose own ends the namespace. Nothing of it can outlive us.
+        // unshare, whose own ends the namespace. Nothing of it can outlive us, nor can what it mounts for the scripts of
+        // packages: that is in a namespace too, which goes with the last process in it.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "unshare", "--pid", "--fork", "--kill-child=KILL"]);
+        command.args(["--mount", "--propagation", "private"]);
         // The shell stays, as the first process of the namespace: it takes in what loses its parent, which mmdebstrap does
         // not expect.
         command.args(["sh", "-c", "umask 022; \"$@\"; exit $?", "sh", TOOL]).args(&self.arguments);

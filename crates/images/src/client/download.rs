@@ -50,6 +50,10 @@ struct Download<'d> {
     attempts: Attempts,
     /// Names the representation that the first bytes are of.
     etag: Option<String>,
+    /// The most bytes there ever were: those that come again are no progress.
+    most: u64,
+    /// Whether the server once had none of the bytes from where we were on, and all was begun anew.
+    anew: bool,
 }
 
 impl Source<'_> {
@@ -65,7 +69,8 @@ impl Source<'_> {
         };
         let asked = self.session.asked("get", format!("blob {} of {}", digest.short(), self.repository));
         let attempts = Attempts::new(self.session.settings().retry);
-        Download { source: *self, digest, size, asked, attempts, etag: None }.run(ingest).await?;
+        let most = ingest.written();
+        Download { source: *self, digest, size, asked, attempts, etag: None, most, anew: false }.run(ingest).await?;
         tell(LayerState::Done);
         Ok(())
     }
@@ -124,7 +129,9 @@ impl Download<'_> {
         let mut second = ingest.written() == 0;
         loop {
             if ingest.written() > self.size {
+                // Of another size, so of something else. What comes is never more than it should be: this is so once.
                 ingest = self.restart(ingest).await?;
+                self.most = 0;
             }
             if ingest.written() < self.size {
                 ingest = self.transfer(ingest).await?;
@@ -142,6 +149,7 @@ impl Download<'_> {
                     let (store, digest) = (self.source.store.clone(), self.digest.clone());
                     let fresh = blocking(move || downloads::fresh(&store, &digest)).await?;
                     ingest = fresh.map_err(self.of_store())?;
+                    self.most = 0;
                 }
                 Err(CommitError::Mismatch { expected, found }) => {
                     return Err(ClientError::Digest { asked: self.asked.clone(), expected, found: found.to_string() });
@@ -153,9 +161,9 @@ impl Download<'_> {
 
     /// One more attempt; a failure that may pass has been waited out.
     async fn transfer(&mut self, ingest: Ingest) -> Result<Ingest, ClientError> {
-        let before = ingest.written();
         let (ingest, failed) = self.attempt(ingest).await?;
-        if ingest.written() > before {
+        if ingest.written() > self.most {
+            self.most = ingest.written();
             self.attempts.progressed();
         }
         match failed {
@@ -177,7 +185,9 @@ impl Download<'_> {
         let from = ingest.written();
         let session = self.source.session;
         let url = session.url(&format!("{}/blobs/{}", self.source.repository, self.digest));
-        let mut call = session.call(Method::GET, url, self.source.scope, self.asked.clone(), &[200, 206, 416]);
+        // Where all is asked for, there is no range that could not be had.
+        let expected: &[u16] = if from > 0 { &[200, 206, 416] } else { &[200, 206] };
+        let mut call = session.call(Method::GET, url, self.source.scope, self.asked.clone(), expected);
         if from > 0 {
             call = call.header(RANGE, &format!("bytes={from}-"));
             if let Some(etag) = &self.etag {
@@ -194,7 +204,14 @@ impl Download<'_> {
                 _ => return Err(self.malformed("it sent another part than the one asked for")),
             },
             // It would have none of our bytes; then none of them is good.
-            StatusCode::RANGE_NOT_SATISFIABLE => return Ok((self.restart(ingest).await?, None)),
+            StatusCode::RANGE_NOT_SATISFIABLE if !self.anew => {
+                self.anew = true;
+                return Ok((self.restart(ingest).await?, None));
+            }
+            StatusCode::RANGE_NOT_SATISFIABLE => {
+                let why = format!("it has nothing after {from} of the {} bytes that it should have", self.size);
+                return Err(self.malformed(&why));
+            }
             // The whole: the same bytes again up to where we are, for a digest names one content only.
             _ => from,
         };

@@ -207,6 +207,7 @@ impl ClientError {
             Self::NotFound { .. } | Self::Incomplete { .. } => ClientErrorKind::NotFound,
             Self::Denied { .. } | Self::Credentials { .. } => ClientErrorKind::Denied,
             Self::Connection { .. } | Self::Tls { .. } | Self::Wait { .. } => ClientErrorKind::Unavailable,
+            Self::Answer { .. } if self.is_transient() => ClientErrorKind::Unavailable,
             Self::GaveUp { last, .. } => last.kind(),
             _ => ClientErrorKind::Failed,
         }

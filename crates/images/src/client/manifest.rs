@@ -4,7 +4,8 @@ use super::{
     auth::Scope,
     blocking,
     error::{Asked, ClientError},
-    session::Session,
+    retry::Attempts,
+    session::{Call, Session},
 };
 use crate::{
     digest::digest_of,
@@ -79,15 +80,26 @@ pub(super) async fn fetch(
     let asked = session.asked("get", subject(repository, reference));
     let url = session.url(&format!("{repository}/manifests/{reference}"));
     let call = session.call(Method::GET, url, scope, asked.clone(), &[200]).header(ACCEPT, &ACCEPTED.join(", "));
-    let response = session.send(&call).await?;
-    let said = response.headers().clone();
-    let limit = usize::try_from(MANIFEST_LIMIT).unwrap_or(usize::MAX);
-    let bytes = session.body(response, &asked, limit).await?;
+    let mut attempts = Attempts::new(session.settings().retry);
+    let (said, bytes) = loop {
+        match once(session, &call).await {
+            Err(error) if error.is_transient() => session.pause(&mut attempts, error, &asked, None).await?,
+            done => break done?,
+        }
+    };
     let digest = verify(&asked, &bytes, expected, &said)?;
     let kind = said.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim();
     let manifest = parse(&asked, &digest, &bytes, kind)?;
     Ok(Fetched { digest, manifest, bytes })
+}
+
+/// Head and body: an answer that is cut in its midst is none.
+async fn once(session: &Session, call: &Call<'_>) -> Result<(HeaderMap, Bytes), ClientError> {
+    let response = session.once(call).await?;
+    let said = response.headers().clone();
+    let limit = usize::try_from(MANIFEST_LIMIT).unwrap_or(usize::MAX);
+    Ok((said, session.body(response, &call.asked, limit).await?))
 }
 
 /// A manifest's name in errors.

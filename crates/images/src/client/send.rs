@@ -40,6 +40,8 @@ struct Upload<'u> {
     scope: Scope,
     asked: Asked,
     attempts: Attempts,
+    /// The most that the registry ever said to have: only more than that is progress.
+    most: u64,
 }
 
 impl Target<'_> {
@@ -52,7 +54,7 @@ impl Target<'_> {
         let from = from.filter(|from| *from != self.repository);
         let attempts = Attempts::new(self.session.settings().retry);
         let scope = Scope::push(self.repository, None);
-        let upload = Upload { target: *self, blob, scope, asked, attempts };
+        let upload = Upload { target: *self, blob, scope, asked, attempts, most: 0 };
         let state = upload.run(from).await?;
         self.progress.event(Event::Layer { digest, size, state });
         Ok(())
@@ -80,10 +82,12 @@ impl Upload<'_> {
             self.wait(failed).await?;
             match self.status(&location).await? {
                 Some((next, received)) => {
-                    if received > offset {
+                    let received = received.min(self.blob.size);
+                    if received > self.most {
+                        self.most = received;
                         self.attempts.progressed();
                     }
-                    (location, offset) = (next, received.min(self.blob.size));
+                    (location, offset) = (next, received);
                 }
                 // It may have been finished, and only the answer lost.
                 None if self.is_there().await? => return Ok(LayerState::Done),

@@ -12,7 +12,7 @@ use super::{
     retry::{self, Attempts, Next},
     settings::{CredentialSource, Settings},
     transport::{self, Transport},
-    upload::Pulse,
+    upload::{self, Pulse},
 };
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
@@ -49,7 +49,7 @@ pub(super) struct Session {
 pub(super) enum Payload<'p> {
     /// Nothing.
     Empty,
-    /// This.
+    /// This, a piece at a time, so that a slow connection is told from one that stands still.
     Bytes(Bytes),
     /// What this makes, for each attempt anew; the pulse beats while it is taken.
     Stream(&'p (dyn Fn(&Arc<Pulse>) -> reqwest::Body + Send + Sync)),
@@ -214,19 +214,18 @@ impl Session {
             if let Some(proof) = proof.filter(|_| self.is_own(&url)) {
                 request = request.header(AUTHORIZATION, proof);
             }
-            let pulse = match &call.payload {
+            let pulse = Arc::new(Pulse::new());
+            let body = match &call.payload {
                 Payload::Empty => None,
-                Payload::Bytes(bytes) => {
-                    request = request.body(bytes.clone());
-                    None
-                }
-                Payload::Stream(make) => {
-                    let pulse = Arc::new(Pulse::new());
-                    request = request.body(make(&pulse));
-                    Some(pulse)
-                }
+                Payload::Bytes(bytes) => Some(upload::pieces(bytes.clone(), &pulse)),
+                Payload::Stream(make) => Some(make(&pulse)),
             };
-            let response = self.respond(request, &call.asked, &url, pulse.as_deref()).await?;
+            let beats = body.as_ref().map(|_| &*pulse);
+            let request = match body {
+                Some(body) => request.body(body),
+                None => request,
+            };
+            let response = self.respond(request, &call.asked, &url, beats).await?;
             let reads = matches!(call.method, Method::GET | Method::HEAD);
             if !reads || !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
                 return Ok(response);

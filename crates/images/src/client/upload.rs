@@ -1,11 +1,13 @@
-//! The body of an upload: a file, read ahead on a thread that may block.
+//! Bodies of uploads, which tell whether they still move: a file, read ahead on a thread that may block, or bytes.
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame, SizeHint};
 use std::{
+    convert::Infallible,
     fs::File,
-    io::{self, Read, Seek, SeekFrom},
+    io,
+    os::unix::fs::FileExt,
     pin::Pin,
     sync::{
         Arc,
@@ -18,6 +20,8 @@ use tokio::sync::mpsc;
 
 /// Size of one part, bytes.
 const PART: usize = 256 << 10;
+/// Size of a piece of what is in memory, bytes. A connection takes in several pieces before one of them has left.
+const PIECE: usize = 8 << 10;
 /// Parts that are read ahead.
 const AHEAD: usize = 4;
 
@@ -75,19 +79,48 @@ impl Part {
 }
 
 fn read(part: &Part, parts: &mpsc::Sender<io::Result<Bytes>>) {
-    let mut file = &*part.file;
-    let mut left = part.size - part.from;
-    let mut begin = file.seek(SeekFrom::Start(part.from)).map(drop);
-    while left > 0 {
-        let size = usize::try_from(left).map_or(PART, |left| left.min(PART));
-        let mut bytes = BytesMut::zeroed(size);
-        let read = std::mem::replace(&mut begin, Ok(())).and_then(|()| file.read_exact(&mut bytes));
+    // By place, not by the file's own offset: a body that is not wanted any more may still be read beside the one that
+    // is sent in its stead, from the same file.
+    let mut at = part.from;
+    while at < part.size {
+        let left = part.size - at;
+        let mut bytes = BytesMut::zeroed(usize::try_from(left).map_or(PART, |left| left.min(PART)));
+        let read = part.file.read_exact_at(&mut bytes, at);
+        at += bytes.len() as u64;
         let failed = read.is_err();
         // An error means that the body is gone, and nobody wants the rest.
         if parts.blocking_send(read.map(|()| bytes.freeze())).is_err() || failed {
             return;
         }
-        left -= size as u64;
+    }
+}
+
+/// A body of bytes that are here already.
+pub(super) fn pieces(bytes: Bytes, pulse: &Arc<Pulse>) -> reqwest::Body {
+    reqwest::Body::wrap(Pieces { left: bytes, pulse: pulse.clone() })
+}
+
+struct Pieces {
+    left: Bytes,
+    pulse: Arc<Pulse>,
+}
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.pulse.beat();
+        let size = self.left.len().min(PIECE);
+        Poll::Ready((size > 0).then(|| Ok(Frame::data(self.left.split_to(size)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left.len() as u64)
     }
 }
 
@@ -127,5 +160,52 @@ impl Body for FileBody {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.left)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn two_bodies_of_one_file_do_not_disturb_each_other() {
+        let content: Vec<u8> = (0..).take(AHEAD + 3).flat_map(|part| std::iter::repeat_n(part, PART)).collect();
+        let path = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(path.path(), &content).unwrap();
+        let file = Arc::new(File::open(path.path()).unwrap());
+        let part = Part { file, from: 10, size: content.len() as u64 };
+        let pulse = Arc::new(Pulse::new());
+        let mut first = part.body(&pulse, Arc::new(|_| ()));
+        let begun = first.frame().await.unwrap().unwrap().into_data().unwrap();
+        // The first is read ahead and waits; the second is read from the same place on.
+        let second = part.body(&pulse, Arc::new(|_| ())).collect().await.unwrap().to_bytes();
+        let rest = first.collect().await.unwrap().to_bytes();
+        assert!(second == content[10..], "the second body is the file");
+        assert!([begun, rest].concat() == content[10..], "and so is the first");
+    }
+
+    #[tokio::test]
+    async fn bytes_that_leave_slowly_are_no_stall() {
+        let stall = Duration::from_millis(300);
+        let content = Bytes::from((0..=255).cycle().take(9 * PIECE + 1).collect::<Vec<u8>>());
+        let pulse = Arc::new(Pulse::new());
+        let mut body = pieces(content.clone(), &pulse);
+        assert_eq!(body.size_hint().exact(), Some(content.len() as u64), "its length is said");
+        let slow = async {
+            let mut sent = BytesMut::new();
+            while let Some(frame) = body.frame().await {
+                sent.extend_from_slice(&frame.unwrap().into_data().unwrap());
+                tokio::time::sleep(stall / 6).await;
+            }
+            sent.freeze()
+        };
+        let began = Instant::now();
+        let sent = tokio::select! {
+            sent = slow => sent,
+            () = pulse.stopped(stall) => panic!("it moved all the time"),
+        };
+        assert!(began.elapsed() > stall && sent == content && body.is_end_stream());
+        // And when it moves no more, that is noticed.
+        pulse.stopped(stall).await;
     }
 }

@@ -33,6 +33,7 @@ pub const MODULES: &[Module] = &[
     Module { name: "store", steps: STEPS, roots: &["SELECT digest FROM images"] },
     crate::registry::schema::MODULE,
     crate::client::downloads::MODULE,
+    crate::bootstrap::MODULE,
 ];
 
 const STEPS: &[&str] = &["

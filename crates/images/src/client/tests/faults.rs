@@ -41,6 +41,7 @@ async fn patience_has_an_end() {
     }
     let error = machine.pull(&name, &watched).await.unwrap_err();
     assert!(matches!(error, ClientError::GaveUp { attempts: 4, .. }), "{error:?}");
+    assert_eq!(error.kind(), ClientErrorKind::Unavailable, "what may pass is not what is wrong");
     assert_eq!(server.count("GET", "/manifests/"), 4);
     let server = Server::new();
     Sample::new(10).publish(&server, "a", "1");
@@ -227,4 +228,101 @@ async fn blobs_are_taken_from_a_related_repository() {
         (server.count("POST", "from=base"), server.count("PATCH", ""), server.count("PUT", "/uploads/")),
         (2, 0, 0)
     );
+}
+
+/// A size that is not the layer's, in a manifest that is otherwise right.
+fn missized(server: &Server, sample: &Sample, size: usize) -> String {
+    sample.publish(server, "a", "1");
+    let text = String::from_utf8(sample.manifest.clone()).unwrap();
+    let text = text.replace(&format!("\"size\":{}}}]", sample.layer.len()), &format!("\"size\":{size}}}]"));
+    server.manifest("a", "missized", media::OCI_MANIFEST, text.as_bytes());
+    format!("{}/a:missized", server.host())
+}
+
+#[tokio::test]
+async fn a_blob_smaller_than_it_should_be_is_no_endless_download() {
+    let (server, machine, watched) = (Server::new(), Machine::new(), Watched::default());
+    let sample = Sample::new(300_000);
+    let name = missized(&server, &sample, 400_000);
+    let pull = tokio::time::timeout(Duration::from_secs(5), machine.pull(&name, &watched));
+    let error = pull.await.expect("it ends").unwrap_err();
+    assert!(matches!(&error, ClientError::Malformed { why, .. } if why.contains("300000")), "{error}");
+    assert!(server.count("GET", digest(&sample.layer).as_str()) <= 4, "once from the start again, no more");
+}
+
+#[tokio::test]
+async fn a_server_that_has_no_range_ever_is_told_so() {
+    let (server, machine, watched) = (Server::new(), Machine::new(), Watched::default());
+    let sample = Sample::new(300_000);
+    let name = sample.publish(&server, "a", "1");
+    let layer = digest(&sample.layer).to_string();
+    server.faults(100, "GET", &layer, &Fault::Status(416, ""));
+    let error = machine.pull(&name, &watched).await.unwrap_err();
+    assert!(error.to_string().contains("416"), "{error}");
+    assert_eq!(server.count("GET", &layer), 1, "there was nothing to begin anew");
+}
+
+#[tokio::test]
+async fn what_comes_again_after_a_new_beginning_is_no_progress() {
+    let (server, machine, watched) = (Server::new(), Machine::new(), Watched::default());
+    let sample = Sample::new(1_000_000);
+    let name = sample.publish(&server, "a", "1");
+    let layer = digest(&sample.layer).to_string();
+    server.fault("GET", &layer, Fault::Cut(600_000));
+    server.fault("GET", &layer, Fault::Status(416, ""));
+    for _ in 0..8 {
+        server.fault("GET", &layer, Fault::Cut(10_000));
+    }
+    let error = machine.pull(&name, &watched).await.unwrap_err();
+    assert!(matches!(error, ClientError::GaveUp { attempts: 4, .. }), "{error:?}");
+    // And one new beginning is enough, when it goes well.
+    let error = machine.pull(&name, &watched).await;
+    assert!(error.is_ok() && machine.has(&name), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_registry_that_claims_more_than_there_is_makes_no_progress() {
+    let (server, machine) = (Server::new(), Machine::new());
+    let sample = Sample::new(2_000_000);
+    let target = sample.keep(&machine, "local:1");
+    server.faults(40, "PUT", "/uploads/", &Fault::Status(503, ""));
+    server.faults(40, "GET", "/uploads/", &Fault::Status(204, "Range: 0-99999999"));
+    let name: ImageName = format!("{}/a:1", server.host()).parse().unwrap();
+    let one = machine.client(|settings| settings.parallel = 1);
+    let error = one.push(&target, &name, Arc::new(crate::Silent)).await.unwrap_err();
+    assert!(matches!(error, ClientError::GaveUp { attempts: 4, .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_registry_that_takes_back_what_it_had_makes_no_progress() {
+    let (server, machine) = (Server::new(), Machine::new());
+    let sample = Sample::new(2_000_000);
+    let target = sample.keep(&machine, "local:1");
+    server.faults(40, "PATCH", "/uploads/", &Fault::Status(503, ""));
+    for _ in 0..20 {
+        server.fault("GET", "/uploads/", Fault::Status(204, "Range: 0-999999"));
+        server.fault("GET", "/uploads/", Fault::Status(204, "Range: 0-99999"));
+    }
+    let name: ImageName = format!("{}/a:1", server.host()).parse().unwrap();
+    let one = machine.client(|settings| settings.parallel = 1);
+    let error = one.push(&target, &name, Arc::new(crate::Silent)).await.unwrap_err();
+    // The first word of it is the only progress there was.
+    assert!(matches!(error, ClientError::GaveUp { attempts: 4, .. }), "{error:?}");
+    assert_eq!(server.count("PATCH", "/uploads/"), 5);
+}
+
+#[tokio::test]
+async fn a_manifest_that_is_cut_is_asked_for_again() {
+    let (server, machine, watched) = (Server::new(), Machine::new(), Watched::default());
+    let name = Sample::new(1000).publish(&server, "a", "1");
+    server.fault("GET", "/manifests/", Fault::Cut(20));
+    server.fault("GET", "/manifests/", Fault::Stall(100));
+    server.fault("GET", "/manifests/", Fault::Status(502, ""));
+    machine.pull(&name, &watched).await.unwrap();
+    assert_eq!((machine.has(&name), server.count("GET", "/manifests/")), (true, 4));
+    let error = {
+        server.faults(9, "GET", "/manifests/", &Fault::Cut(20));
+        machine.pull(&name, &watched).await.unwrap_err()
+    };
+    assert!(matches!(error, ClientError::GaveUp { attempts: 4, .. }), "{error:?}");
 }

@@ -153,6 +153,13 @@ impl Server {
         self.state.lock().unwrap().door = door;
     }
 
+    /// As [`Server::fault`], that many times.
+    pub(super) fn faults(&self, times: usize, method: &str, part: &str, fault: &Fault) {
+        for _ in 0..times {
+            self.fault(method, part, fault.clone());
+        }
+    }
+
     /// Tokens are good for so many seconds, they say.
     pub(super) fn token_life(&self, seconds: u64) {
         self.state.lock().unwrap().token_life = seconds;
