@@ -36,8 +36,17 @@ impl Clients {
         self.owing != 0
     }
 
-    /// Adds a client, or hangs up on it when there are too many.
+    /// Whether the next client would have to take the place of one that is gone.
+    pub fn crowded(&self) -> bool {
+        self.gone != 0 && self.sockets.iter().all(Option::is_some)
+    }
+
+    /// Adds a client, or hangs up on it when there are too many. One that is gone makes room, and what input it left that
+    /// nobody has taken goes with it: places must not be held by the dead.
     pub fn add(&mut self, socket: Fd) {
+        if self.crowded() {
+            self.remove(self.gone.trailing_zeros() as usize);
+        }
         match self.sockets.iter_mut().find(|place| place.is_none()) {
             Some(place) => *place = Some(socket),
             None => sys::close(socket),

@@ -114,7 +114,13 @@ impl<'a> Monitor<'a> {
             self.init.reap();
         }
         self.init.look(watches[INIT].seen);
-        if watches[LISTEN].seen != 0 {
+        for index in 0..clients::MOST {
+            if watches[CLIENTS + index].seen & sys::HANG_UP != 0 {
+                self.clients.hung_up(index);
+            }
+        }
+        // Who is gone has left in a moment when its input can be taken: only where that is stuck must it make room.
+        if watches[LISTEN].seen != 0 && (self.input.is_busy() || !self.clients.crowded()) {
             self.accept();
         }
         if watches[INPUT_TARGET].seen != 0 {
@@ -177,9 +183,6 @@ impl<'a> Monitor<'a> {
         if seen & sys::OUT != 0 {
             self.clients.flush(self.buffer);
         }
-        if seen & sys::HANG_UP != 0 {
-            self.clients.hung_up(index);
-        }
         if seen & !sys::OUT == 0 || self.input.is_busy() {
             return;
         }
@@ -201,7 +204,9 @@ impl<'a> Monitor<'a> {
     fn leave(&mut self, index: usize) {
         self.clients.remove(index);
         if self.clients.is_empty() {
-            if !self.arguments.interactive {
+            // A terminal has no input to close but by a character, which whoever has it open would read: it is there for the
+            // next client.
+            if !self.arguments.interactive && !self.arguments.tty {
                 self.input.finish();
             }
             self.input.rest();

@@ -21,6 +21,9 @@ use std::{
 
 static PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/monitor"));
 
+/// How the name of a program begins that is being installed.
+pub(crate) const HALF_INSTALLED: &str = ".monitor-";
+
 /// Mode of the program's file.
 const MODE: u32 = 0o755;
 
@@ -136,7 +139,7 @@ fn install_in(folder: &Path) -> io::Result<PathBuf> {
     // A name of our own: whoever installs at the same time puts the same content in place.
     let mut random = [0; 8];
     rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
-    let temporary = folder.join(format!(".monitor-{:016x}", u64::from_ne_bytes(random)));
+    let temporary = folder.join(format!("{HALF_INSTALLED}{:016x}", u64::from_ne_bytes(random)));
     let write = || -> io::Result<()> {
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o700).open(&temporary)?;
         file.write_all(PROGRAM)?;

@@ -98,7 +98,8 @@ pub struct PortError {
 
 impl PortMapping {
     /// Parses one `-p` argument: `[IP:]HOST[-HOST]:CONTAINER[-CONTAINER][/PROTO]`, IPv6 addresses in brackets. A lone
-    /// `PORT` is published under the same number. A range gives one mapping per port; both ranges must be as long.
+    /// `PORT` and an empty host port, for which Docker and podman would choose one, are refused: the host's port is named. A
+    /// range gives one mapping per port; both ranges must be as long.
     ///
     /// # Errors
     /// [`PortError`] with the text and the part that is wrong.
@@ -126,7 +127,12 @@ impl PortMapping {
             None | Some("") => None,
             Some(ip) => Some(ip.parse().map_err(|_| fail("the host address is not an IP address"))?),
         };
-        let (host, inside) = ports.split_once(':').unwrap_or((ports, ports));
+        let (host, inside) = match ports.split_once(':') {
+            None | Some(("", _)) => {
+                return Err(fail("the port of the host is missing, and none is chosen: name it, as HOST:CONTAINER"));
+            }
+            Some(both) => both,
+        };
         let range = |text: &str| -> Option<(u16, u16)> {
             let (first, last) = text.split_once('-').unwrap_or((text, text));
             let (first, last) = (first.parse().ok()?, last.parse().ok()?);
@@ -167,7 +173,6 @@ mod tests {
     #[test]
     fn the_common_forms() {
         assert_eq!(one("8080:80").to_string(), "8080:80/tcp");
-        assert_eq!(one("80").to_string(), "80:80/tcp");
         assert_eq!(one("127.0.0.1:53:53/udp").to_string(), "127.0.0.1:53:53/udp");
         assert_eq!(one("[::1]:1:2").to_string(), "[::1]:1:2/tcp");
         assert_eq!(PortMapping::parse_all("8000-8002:80-82").unwrap().len(), 3);
@@ -177,6 +182,12 @@ mod tests {
     fn the_wrong_part_is_named() {
         for (text, part) in [
             ("0:80", "host port"),
+            ("80", "name it, as HOST:CONTAINER"),
+            ("80/udp", "name it, as HOST:CONTAINER"),
+            ("80-82", "name it, as HOST:CONTAINER"),
+            (":80", "name it, as HOST:CONTAINER"),
+            ("127.0.0.1::80", "name it, as HOST:CONTAINER"),
+            ("[::1]::80", "name it, as HOST:CONTAINER"),
             ("80:x", "container port"),
             ("1:2:3:4", "colons"),
             ("a:1:2", "IP address"),

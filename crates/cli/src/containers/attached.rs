@@ -211,6 +211,12 @@ impl Foreground<'_> {
         }
     }
 
+    /// Whether signals that this process gets are meant for the container. Not with a terminal: whoever wants to interrupt
+    /// what runs there types so into it, be it from here or, when our input is not its input, from elsewhere.
+    fn forwards_signals(&self) -> bool {
+        self.sig_proxy && !self.tty
+    }
+
     fn again(&self) -> String {
         format!("jdos container attach {}", self.name)
     }
@@ -231,7 +237,7 @@ impl Foreground<'_> {
         let mut impatience = 0;
         let mut on_signal = |number: i32| {
             let fatal = matches!(number, SIGHUP | SIGINT | SIGQUIT | SIGTERM);
-            if is_raw || !self.sig_proxy {
+            if !self.forwards_signals() {
                 return if fatal { Reaction::Leave } else { Reaction::GoOn };
             }
             impatience += u32::from(matches!(number, SIGINT | SIGTERM));
@@ -314,5 +320,27 @@ impl Context<'_, '_, '_> {
             "detached": exit.is_none(),
             "exit": exit,
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_go_to_what_has_no_terminal_unless_told_otherwise() {
+        let (id, name) = (ContainerId::from_random([7; 16]), "web".parse().unwrap());
+        for (tty, interactive, sig_proxy, forwards) in [
+            (false, false, true, true),
+            (false, true, true, true),
+            (false, true, false, false),
+            (true, true, true, false),
+            // A container with a terminal that was made without `--interactive`: our terminal is not raw then.
+            (true, false, true, false),
+        ] {
+            let (id, name, remove, owned, keys) = (&id, &name, false, false, None);
+            let foreground = Foreground { id, name, tty, interactive, remove, owned, keys, sig_proxy };
+            assert_eq!(foreground.forwards_signals(), forwards, "{tty} {interactive} {sig_proxy}");
+        }
     }
 }

@@ -19,8 +19,8 @@ use std::{io, io::IsTerminal, os::fd::AsFd};
 /// `exec`
 #[derive(Args, Debug)]
 pub struct ExecArguments {
-    /// Do not wait for it, and drop its output
-    #[arg(short, long, conflicts_with_all = ["interactive", "tty"])]
+    /// Do not wait for it, and drop its output; it gets no input and no terminal
+    #[arg(short, long)]
     detach: bool,
     /// Forward standard input
     #[arg(short, long)]
@@ -61,6 +61,11 @@ pub fn exec(context: &mut Context<'_, '_, '_>, arguments: &ExecArguments) -> Res
     let reference = arguments.words.first().map(String::as_str).unwrap_or_default();
     let id = context.find(reference)?;
     let streams = Streams::of(&options);
+    let ignored = arguments.detach && (arguments.tty || arguments.interactive);
+    if ignored {
+        let why = "--detach: the program gets neither input nor a terminal, since nobody stays with it";
+        context.printer.warnings(&[why.to_owned()]);
+    }
     context.printer.flush()?;
     let mut signals = if options.detach { None } else { Some(catch()?) };
     let mut exec = context.engine.exec(&id, &options, streams.io).map_err(|error| advise(&error, "exec", reference))?;
@@ -101,9 +106,10 @@ fn exec_options(arguments: &ExecArguments, surroundings: &Surroundings<'_>, prob
         env: env::environment(&arguments.env, &arguments.env_file, surroundings, problems),
         workdir: arguments.workdir.clone(),
         user: arguments.user.clone(),
-        tty: arguments.tty,
+        // Nobody could ever be at them: the terminal would hang up as soon as this process ends.
+        tty: arguments.tty && !arguments.detach,
         window: own_window_size(),
-        interactive: arguments.interactive,
+        interactive: arguments.interactive && !arguments.detach,
         privileged: arguments.privileged,
         detach: arguments.detach,
     }
@@ -172,4 +178,34 @@ fn carry(
         on_signal: &mut on_signal,
     };
     session.run(&mut peer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        exec: ExecArguments,
+    }
+
+    #[test]
+    fn a_detached_program_is_given_no_terminal_and_no_input() {
+        for (flags, expected) in [
+            ("-dt", (true, false, false)),
+            ("-di", (true, false, false)),
+            ("-dit", (true, false, false)),
+            ("-it", (false, true, true)),
+            ("-t", (false, true, false)),
+        ] {
+            let line = Line::try_parse_from(["exec", flags, "web", "true"]).unwrap();
+            let mut problems = Problems::default();
+            let options =
+                in_this_process(|surroundings| exec_options(&line.exec, surroundings, &mut problems)).unwrap();
+            problems.check("exec").unwrap();
+            assert_eq!((options.detach, options.tty, options.interactive), expected, "{flags}");
+        }
+    }
 }

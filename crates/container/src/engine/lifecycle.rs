@@ -18,6 +18,10 @@ use crate::{
 };
 use jiff::Timestamp;
 use model::ContainerId;
+use rustix::{
+    fs::{FlockOperation, Mode, OFlags, flock, open},
+    io::Errno,
+};
 use std::{fs, io::ErrorKind, os::fd::OwnedFd, path::Path, process::ExitCode, time::Duration};
 
 impl Engine {
@@ -133,11 +137,13 @@ impl Engine {
         self.cgroup_of(id, "resume")?.freeze(false).map_err(|source| EngineError::cgroup("resume", id, source))
     }
 
-    /// Changes limits, of what runs and for later starts; all or nothing.
+    /// Changes limits, of what runs and for later starts; all or nothing, and one after another: each of several at the same
+    /// time finds what those before it have changed.
     ///
     /// # Errors
     /// [`EngineError::Spec`] with every fault, [`EngineError::Cgroup`] when the kernel refuses.
     pub fn update(&self, id: &ContainerId, options: &ResourceOptions) -> Result<(), EngineError> {
+        let _changing = self.record_lock(id)?;
         let mut record = self.record(id)?;
         let facts = Facts::read().at("read", Path::new("/proc/self/limits"))?;
         spec::apply_update(&mut record, options, &facts).map_err(EngineError::Spec)?;
@@ -148,6 +154,21 @@ impl Engine {
             group.update(&resources, &Extras::default()).map_err(|source| EngineError::cgroup("update", id, source))?;
         }
         self.store(&record)
+    }
+
+    /// The lock under which the record of a container changes. It is on its folder, which it leaves nothing in, and goes with.
+    fn record_lock(&self, id: &ContainerId) -> Result<OwnedFd, EngineError> {
+        let path = self.layout.container(id);
+        let folder = match open(&path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+            Err(Errno::NOENT) => return Err(EngineError::NotFound { reference: id.to_string() }),
+            folder => folder.at("open", &path)?,
+        };
+        loop {
+            match flock(&folder, FlockOperation::LockExclusive) {
+                Err(Errno::INTR) => {}
+                locked => return locked.map(|()| folder).at("lock", &path),
+            }
+        }
     }
 
     /// Clears away what a run left: groups, published ports, leases, the run folder. The holder of the lock calls it once
@@ -244,5 +265,58 @@ pub(crate) fn finish_role(mut arguments: std::env::ArgsOs) -> ExitCode {
         Some(Ok(())) => ExitCode::SUCCESS,
         // Nobody is there to read it; the next sweep finds what is left.
         Some(Err(_)) | None => ExitCode::FAILURE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::{CreateOptions, RootSource};
+    use std::sync::Barrier;
+
+    /// A limit of this size, and what the record then says of the limit.
+    type Limit = (fn(u32) -> ResourceOptions, &'static str);
+    const LIMITS: [Limit; 3] = [
+        (|size| ResourceOptions { pids_limit: Some(size.into()), ..Default::default() }, "/linux/resources/pids/limit"),
+        (|size| ResourceOptions { cpu_shares: Some(size.into()), ..Default::default() }, "/linux/resources/cpu/shares"),
+        (|size| ResourceOptions { cpu_period: Some(size.into()), ..Default::default() }, "/linux/resources/cpu/period"),
+    ];
+
+    #[test]
+    fn updates_at_the_same_time_are_all_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = Engine::open(&folder.path().join("data"), Some(&folder.path().join("run"))).unwrap();
+        let root = folder.path().join("root");
+        fs::create_dir(&root).unwrap();
+        let command = vec!["/bin/true".to_owned()];
+        let mut options = CreateOptions::new(RootSource::Directory(root), command);
+        options.remove = true; // nothing waits for the disk
+        let id = engine.create(&options).unwrap().id;
+        let barrier = Barrier::new(LIMITS.len());
+        std::thread::scope(|scope| {
+            for (limit, pointer) in LIMITS {
+                let (engine, id, barrier) = (&engine, &id, &barrier);
+                scope.spawn(move || {
+                    barrier.wait();
+                    for size in 2000..2050 {
+                        engine.update(id, &limit(size)).unwrap();
+                        // Nobody else changes this one.
+                        let spec = serde_json::to_value(engine.record(id).unwrap().spec).unwrap();
+                        assert_eq!(
+                            spec.pointer(pointer).and_then(serde_json::Value::as_u64),
+                            Some(size.into()),
+                            "{pointer}"
+                        );
+                    }
+                });
+            }
+        });
+        let left: Vec<_> = fs::read_dir(engine.layout.container(&id)).unwrap().collect();
+        assert!(
+            left.iter().all(|entry| !entry.as_ref().unwrap().file_name().to_string_lossy().contains("lock")),
+            "{left:?}"
+        );
+        engine.remove(&id, false).unwrap();
+        assert!(matches!(engine.update(&id, &(LIMITS[0].0)(2000)), Err(EngineError::NotFound { .. })));
     }
 }

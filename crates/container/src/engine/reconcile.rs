@@ -30,7 +30,11 @@ use std::{
     fs, io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     path::Path,
+    time::Duration,
 };
+
+/// Longer than it takes to install the monitor.
+const INSTALLATION: Duration = Duration::from_secs(60);
 
 /// What a sweep found and did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -249,15 +253,24 @@ impl Engine {
         Ok(())
     }
 
-    /// Monitors that were being installed when their writer was killed.
+    /// Monitors that were being installed when their writer was killed. Nothing says who it was: one that is at it needs no
+    /// minute for a few pages, and starts anew if it does.
     fn sweep_programs(&self, done: &mut Reconciled) -> Result<(), EngineError> {
-        let folder = self.layout.run().join("bin");
-        for name in entries::<String>(&folder)? {
-            let writer = name.rsplit_once('.').and_then(|(_, pid)| pid.parse::<u32>().ok());
-            if writer.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
-                let path = folder.join(&name);
-                ignore_missing(fs::remove_file(&path)).at("remove", &path)?;
-                done.swept.push(format!("half a program {name}"));
+        for folder in [self.layout.run().join("bin"), self.layout.data().join("bin")] {
+            if !folder.exists() {
+                continue; // in the data folder only where it was needed
+            }
+            for name in entries::<String>(&folder)?.iter().filter(|name| name.starts_with(monitor::HALF_INSTALLED)) {
+                let path = folder.join(name);
+                let written = match fs::symlink_metadata(&path).and_then(|found| found.modified()) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue, // it is whole now
+                    written => written.at("look at", &path)?,
+                };
+                // A clock that was set back makes the age an error: the next sweep sees it.
+                if written.elapsed().is_ok_and(|age| age > INSTALLATION) {
+                    ignore_missing(fs::remove_file(&path)).at("remove", &path)?;
+                    done.swept.push(format!("half a program {name}"));
+                }
             }
         }
         Ok(())
@@ -389,4 +402,39 @@ fn entries<T: std::str::FromStr>(folder: &Path) -> Result<Vec<T>, EngineError> {
         all.extend(name.to_str().and_then(|name| name.parse::<T>().ok()));
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{fs::File, time::SystemTime};
+
+    #[test]
+    fn half_installed_monitors_are_swept_when_nobody_can_be_at_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = Engine::open(&folder.path().join("data"), Some(&folder.path().join("run"))).unwrap();
+        let swept = || {
+            let mut done = Reconciled::default();
+            engine.sweep_programs(&mut done).unwrap();
+            done.swept
+        };
+        let put = |path: &str, seconds: u64| {
+            let file = File::create(folder.path().join(path)).unwrap();
+            file.set_modified(SystemTime::now() - Duration::from_secs(seconds)).unwrap();
+        };
+        assert!(swept().is_empty(), "without a folder for programs in the data folder");
+        fs::create_dir(folder.path().join("data/bin")).unwrap();
+        for bin in ["data/bin", "run/bin"] {
+            put(&format!("{bin}/.monitor-0011223344556677"), 61);
+            put(&format!("{bin}/.monitor-8899aabbccddeeff"), 1);
+            put(&format!("{bin}/monitor-0011223344556677"), 3600);
+        }
+        assert_eq!(swept(), ["half a program .monitor-0011223344556677"; 2]);
+        for bin in ["data/bin", "run/bin"] {
+            let mut left = entries::<String>(&folder.path().join(bin)).unwrap();
+            left.sort();
+            assert_eq!(left, [".monitor-8899aabbccddeeff", "monitor-0011223344556677"], "{bin}");
+        }
+        assert!(swept().is_empty(), "nothing is left to do");
+    }
 }

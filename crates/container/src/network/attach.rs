@@ -190,8 +190,6 @@ impl Networks {
             link::address(bridge.index, gateway.into(), prefix, Some(broadcast)),
         ])
         .map_err(fail())?;
-        // For ports published on the host's loopback addresses: see `guard` in the firewall for the other side of it.
-        forwarding::own("ipv4", name, "route_localnet", "1")?;
         if ipv6 {
             // What a container says about routers is not for the host to believe.
             forwarding::own("ipv6", name, "accept_ra", "0")?;

@@ -125,6 +125,18 @@ pub(super) fn own(family: &str, interface: &str, name: &str, value: &'static str
     set(&path, value).map_err(parameter(&path, value))
 }
 
+/// Lets packets for the host's loopback addresses pass between the host and a bridge, or no longer; nothing to do where the
+/// bridge is not there, or it is so already.
+pub(super) fn route_loopback(bridge: &str, on: bool) -> Result<(), NetworkError> {
+    let name = format!("net/ipv4/conf/{bridge}/route_localnet");
+    let value = if on { "1" } else { "0" };
+    let set = || if get(&name)? == value { Ok(()) } else { set(&name, value) };
+    match set() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done.map_err(parameter(&name, value)),
+    }
+}
+
 fn get(name: &str) -> io::Result<String> {
     Ok(fs::read_to_string(path(name))?.trim_ascii().to_owned())
 }

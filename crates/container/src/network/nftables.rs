@@ -3,10 +3,12 @@
 //!
 //! | chain | does |
 //! |---|---|
-//! | `guard` | keeps containers from the host's loopback addresses, which `route_localnet` on our bridges would open |
+//! | `guard` | keeps containers from the host's loopback addresses, which `route_localnet` on a bridge would open, and from |
+//! | | sending under an address that their network does not have, or as the host |
 //! | `forward` | lets in to a container: replies, published ports, its own network; nothing from elsewhere |
 //! | `prerouting`, `output` | lead to `published` what is addressed to this host, from outside and from itself |
 //! | `published` | the destination, by one lookup each for ports of one host address and of all |
+//! | `refuse` | answers for published ports where they are not: on `::1` |
 //! | `postrouting` | hides containers' addresses outside, and the sender where a reply would miss the host |
 //! | `v…` | named after the hash of all the others: how a kernel's table is known to be this very one |
 //!
@@ -21,6 +23,7 @@
 
 use super::{
     error::NetworkError,
+    forwarding,
     netlink::{Refusal, Request, Socket, attribute, put},
     ports::Published,
     store::{self, Description, Durability, Lock},
@@ -30,7 +33,7 @@ use model::Protocol;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ffi::OsString,
     fs::File,
     io,
@@ -96,18 +99,30 @@ impl Firewall {
             return self.remove_locked();
         }
         let table = render(self.layout.tag(), &networks, &published);
-        if self.has(&table.mark)? {
-            return store::write(&self.mark_path(), &table.mark, Durability::Process).map(|()| false);
+        let present = self.has(&table.mark)?;
+        // Whoever flushes all rules of the machine opens what only `guard` keeps closed. So the parameter is there only where
+        // a port needs it, and never without the rule: off before the table changes, on after.
+        let needs = |network: &Description| published.iter().any(|one| one.is_on(network) && one.is_on_loopback());
+        let (with, without): (Vec<_>, Vec<_>) = networks.iter().partition(|network| needs(network));
+        for network in without {
+            forwarding::route_loopback(&network.bridge, false)?;
         }
-        self.nft(&table.text)?;
+        if !present {
+            self.nft(&table.text)?;
+        }
         store::write(&self.mark_path(), &table.mark, Durability::Process)?;
-        tracing::debug!(
-            table = self.layout.tag(),
-            networks = networks.len(),
-            published = published.len(),
-            "table applied"
-        );
-        Ok(true)
+        for network in with {
+            forwarding::route_loopback(&network.bridge, true)?;
+        }
+        if !present {
+            tracing::debug!(
+                table = self.layout.tag(),
+                networks = networks.len(),
+                published = published.len(),
+                "table applied"
+            );
+        }
+        Ok(!present)
     }
 
     /// Removes the table; whether there was one.
@@ -200,6 +215,8 @@ struct Maps {
     any4: BTreeMap<String, String>,
     at6: BTreeMap<String, String>,
     any6: BTreeMap<String, String>,
+    /// TCP ports whose socket is on all IPv6 addresses of the host.
+    everywhere: BTreeSet<u16>,
 }
 
 impl Maps {
@@ -215,6 +232,10 @@ impl Maps {
                     Protocol::Tcp => "tcp",
                     Protocol::Udp => "udp",
                 };
+                let all_of_6 = mapping.host_ip.is_none_or(|ip| ip.is_ipv6() && ip.is_unspecified());
+                if all_of_6 && mapping.protocol == Protocol::Tcp {
+                    maps.everywhere.insert(mapping.host_port);
+                }
                 let key = format!("{protocol} . {}", mapping.host_port);
                 let to4 = format!("{} . {}", publication.ipv4, mapping.container_port);
                 let to6 = format!("{} . {}", publication.ipv6, mapping.container_port);
@@ -235,11 +256,21 @@ impl Maps {
 }
 
 /// Rules by chain, in order.
-const CHAINS: [(&str, &str, &[&str]); 6] = [
+const CHAINS: [(&str, &str, &[&str]); 7] = [
     (
+        // Before connections are tracked: a packet with a forged sender could pass for a reply, to a container of another
+        // network. IPv6 neighbours and groups are spoken of from `fe80::/10`, which is not passed on, and from `::`, by one
+        // who has no address yet. Of the host's addresses only the gateways' are in a network; the kernel itself refuses
+        // IPv4 ones.
         "guard",
         "type filter hook prerouting priority -300; policy accept;",
-        &["iifname @bridges ip daddr 127.0.0.0/8 drop", "iifname @bridges ip saddr 127.0.0.0/8 drop"],
+        &[
+            "iifname @bridges ip daddr 127.0.0.0/8 drop",
+            "iifname @bridges ip saddr 127.0.0.0/8 drop",
+            "iifname @bridges ip saddr . iifname != @inside4 drop",
+            "iifname @bridges ip6 saddr != { ::, fe80::/10 } ip6 saddr . iifname != @inside6 drop",
+            "iifname @bridges ip6 saddr @gateways drop",
+        ],
     ),
     (
         "forward",
@@ -275,6 +306,13 @@ const CHAINS: [(&str, &str, &[&str]); 6] = [
         &["ip6 daddr ::1 accept", "fib daddr type local jump published"],
     ),
     (
+        // The socket that holds a port may have to listen to have it, see `ports`, and would take a connection that nobody
+        // serves.
+        "refuse",
+        "type filter hook output priority 0; policy accept;",
+        &["ip6 daddr ::1 tcp dport @everywhere reject with tcp reset"],
+    ),
+    (
         "postrouting",
         "type nat hook postrouting priority 100; policy accept;",
         &[
@@ -306,6 +344,8 @@ fn render(tag: &str, networks: &[Description], published: &[Published]) -> Table
     let inside = |family| format!("{family}_addr . ifname; flags interval");
     set(&mut body, "set inside4", &inside("ipv4"), each(|n| format!("{} . \"{}\"", n.ipv4, n.bridge)));
     set(&mut body, "set inside6", &inside("ipv6"), each(|n| format!("{} . \"{}\"", n.ipv6, n.bridge)));
+    set(&mut body, "set gateways", "ipv6_addr", each(|n| n.ipv6.gateway().to_string()));
+    set(&mut body, "set everywhere", "inet_service", maps.everywhere.iter().map(u16::to_string).collect());
     let port = "inet_proto . inet_service";
     for (name, key, value, elements) in [
         ("map at4", format!("ipv4_addr . {port}"), "ipv4_addr", maps.at4),
@@ -369,7 +409,7 @@ mod tests {
 
     #[test]
     fn ports_stand_in_the_map_of_their_kind() {
-        let text = render("jdos", &networks(), &[published(2, 1, &["80", "127.0.0.1:53:54/udp", "[::]:7:8"])]).text;
+        let text = render("jdos", &networks(), &[published(2, 1, &["80:80", "127.0.0.1:53:54/udp", "[::]:7:8"])]).text;
         for element in [
             "tcp . 80 : 10.88.0.2 . 80",
             "tcp . 80 : fd00::2 . 80",
@@ -383,15 +423,16 @@ mod tests {
 
     #[test]
     fn of_two_publications_the_later_wins() {
-        let text = render("jdos", &networks(), &[published(3, 2, &["80"]), published(2, 1, &["80", "81"])]).text;
+        let text =
+            render("jdos", &networks(), &[published(3, 2, &["80:80"]), published(2, 1, &["80:80", "81:81"])]).text;
         assert!(text.contains("tcp . 80 : 10.88.0.3 . 80, tcp . 81 : 10.88.0.2 . 81"), "{text}");
     }
 
     #[test]
     fn the_mark_follows_the_content_and_nothing_else() {
-        let one = render("jdos", &networks(), &[published(2, 1, &["80"])]);
-        assert_eq!(one, render("jdos", &networks(), &[published(2, 9, &["80"])]), "time changes nothing");
-        assert_ne!(one.mark, render("jdos", &networks(), &[published(2, 1, &["81"])]).mark);
-        assert_ne!(one.mark, render("jdos", &networks()[..1], &[published(2, 1, &["80"])]).mark);
+        let one = render("jdos", &networks(), &[published(2, 1, &["80:80"])]);
+        assert_eq!(one, render("jdos", &networks(), &[published(2, 9, &["80:80"])]), "time changes nothing");
+        assert_ne!(one.mark, render("jdos", &networks(), &[published(2, 1, &["81:81"])]).mark);
+        assert_ne!(one.mark, render("jdos", &networks()[..1], &[published(2, 1, &["80:80"])]).mark);
     }
 }

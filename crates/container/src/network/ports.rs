@@ -4,7 +4,7 @@ use super::{
     Networks, conntrack,
     error::NetworkError,
     lease::Lease,
-    store::{self, Durability},
+    store::{self, Description, Durability},
 };
 use jiff::Timestamp;
 use model::{ContainerId, PortMapping, Protocol};
@@ -28,6 +28,35 @@ pub(super) struct Published {
     pub ipv6: Ipv6Addr,
     pub ports: Vec<PortMapping>,
     pub since: Timestamp,
+}
+
+impl Published {
+    /// Whether its container is on this network.
+    pub fn is_on(&self, network: &Description) -> bool {
+        network.ipv4.offset(self.ipv4).is_some()
+    }
+    /// Whether a port of it is reached by an IPv4 loopback address of the host.
+    pub fn is_on_loopback(&self) -> bool {
+        self.ports.iter().any(|mapping| match mapping.host_ip {
+            None => true,
+            Some(IpAddr::V4(address)) => address.is_unspecified() || address.is_loopback(),
+            Some(IpAddr::V6(_)) => false,
+        })
+    }
+    /// The first of these ports that this publication has, or has on one of its addresses.
+    fn overlaps<'m>(&self, ports: &'m [PortMapping]) -> Option<&'m PortMapping> {
+        ports.iter().find(|mapping| self.ports.iter().any(|ours| overlap(ours, mapping)))
+    }
+}
+
+/// Whether there is an address of the host on which both have the port.
+fn overlap(one: &PortMapping, two: &PortMapping) -> bool {
+    let addresses = match (one.host_ip, two.host_ip) {
+        (None, _) | (_, None) => true,
+        (Some(one), Some(two)) if one.is_ipv4() != two.is_ipv4() => false,
+        (Some(one), Some(two)) => one == two || one.is_unspecified() || two.is_unspecified(),
+    };
+    addresses && (one.host_port, one.protocol) == (two.host_port, two.protocol)
 }
 
 impl Networks {
@@ -54,7 +83,7 @@ impl Networks {
             sockets.push(hold(mapping).map_err(|errno| {
                 let reason = match errno {
                     Errno::ADDRINUSE => match self.holder(mapping) {
-                        Some(id) => format!("container {} has published host port {}", id.short(), mapping.host_port),
+                        Some(id) => has_published(&id, mapping),
                         None => format!("a program on this host has port {}", mapping.host_port),
                     },
                     Errno::ADDRNOTAVAIL => "the address is not one of this host".to_owned(),
@@ -69,8 +98,13 @@ impl Networks {
 
     /// Leads the host's ports to the container. Their sockets must be held ([`Networks::reserve`]).
     ///
+    /// Who holds the socket need not be the only one: of a container whose monitor was killed the sockets are closed, and the
+    /// ports still lead to it. Such a container keeps them while it lives, and loses all that it has published when it does
+    /// not.
+    ///
     /// # Errors
-    /// That of files, of `nft`; nothing is published then.
+    /// [`NetworkError::Port`] when another container that lives has published one of them; that of files, of `nft`. Nothing
+    /// is published then.
     pub fn publish(&self, id: &ContainerId, lease: &Lease, ports: &[PortMapping]) -> Result<(), NetworkError> {
         if ports.is_empty() {
             return self.unpublish(id);
@@ -83,13 +117,37 @@ impl Networks {
             ports: ports.to_vec(),
             since: Timestamp::now(),
         };
-        store::write(&path, &published, Durability::Process)?;
-        if let Err(error) = self.apply_table() {
+        let mut withdrawn = Vec::new();
+        // Under the table's lock, so that of two with the same ports the later one sees what the other has published.
+        let applied = self.firewall().apply(|| {
+            withdrawn = self.make_way(&published)?;
+            store::write(&path, &published, Durability::Process)?;
+            Ok((self.store().descriptions()?, self.published()?))
+        });
+        if let Err(error) = applied {
             store::remove(&path)?;
             return Err(error);
         }
+        withdrawn.iter().for_each(forget_flows);
         forget_flows(&published);
         Ok(())
+    }
+
+    /// Withdraws what dead containers have published on the ports of this publication; gives it. Needs the table's lock.
+    fn make_way(&self, published: &Published) -> Result<Vec<Published>, NetworkError> {
+        let others = self.published()?;
+        let others = others.iter().filter(|other| other.id != published.id);
+        let mut withdrawn = Vec::new();
+        for other in others {
+            let Some(mapping) = other.overlaps(&published.ports) else { continue };
+            if self.lives(&other.id)? {
+                let reason = has_published(&other.id, mapping);
+                return Err(NetworkError::Port { mapping: mapping.clone(), reason, source: None });
+            }
+            tracing::info!(id = %other.id, "published ports of a dead container withdrawn");
+            withdrawn.extend(self.withdraw(&other.id)?);
+        }
+        Ok(withdrawn)
     }
 
     /// Ends what [`Networks::publish`] began; nothing to do for a container that has published nothing.
@@ -145,6 +203,10 @@ impl Networks {
     }
 }
 
+fn has_published(id: &ContainerId, mapping: &PortMapping) -> String {
+    format!("container {} has published host port {}", id.short(), mapping.host_port)
+}
+
 /// Makes the kernel decide anew about flows to these ports. Where it cannot, they end when their senders pause; that is no
 /// reason not to start a container.
 pub(super) fn forget_flows(published: &Published) {
@@ -163,7 +225,8 @@ pub(super) fn forget_flows(published: &Published) {
 ///
 /// A TCP socket that is bound and not listening, without `SO_REUSEADDR`, shuts out every other; what reaches it is refused
 /// with a reset, as on a port that nobody has. The one thing that stands in its way without need is a connection of an
-/// earlier server in TIME_WAIT: then it listens with `SO_REUSEADDR`, which is as exclusive.
+/// earlier server in TIME_WAIT: then it listens with `SO_REUSEADDR`, which is as exclusive. Where packets come to it although
+/// the port is published, on `::1`, the firewall answers for it (`refuse`).
 fn hold(mapping: &PortMapping) -> Result<OwnedFd, Errno> {
     match mapping.host_ip {
         Some(address) => hold_at(mapping, address, false),

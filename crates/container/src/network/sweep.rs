@@ -10,6 +10,7 @@ use super::{
     ports, store,
     subnet::{Subnet4, Subnet6},
 };
+use crate::{runtime::identity, state::State};
 use jiff::Timestamp;
 use model::{ContainerId, NetworkName};
 use serde::Serialize;
@@ -254,6 +255,14 @@ impl Networks {
     fn is_supervised(&self, id: &ContainerId, locked: &BTreeSet<u64>) -> bool {
         let lock = fs::metadata(self.layout().running(id).join("lock"));
         lock.is_ok_and(|lock| locked.contains(&lock.ino()))
+    }
+
+    /// Whether a container lives: it is supervised, or its first process is there. Its interface says less: whoever has a
+    /// socket of it keeps that.
+    pub(super) fn lives(&self, id: &ContainerId) -> Result<bool, NetworkError> {
+        let state = store::read::<State>(&self.layout().running(id).join("state.json"))?;
+        let runs = state.is_some_and(|state| identity::start_time(state.pid) == Some(state.start_time));
+        Ok(runs || self.is_supervised(id, &locked_inodes()?))
     }
 
     /// Waits, not for long, for the interfaces of containers whose lock nobody holds any more.

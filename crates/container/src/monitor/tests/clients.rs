@@ -222,6 +222,53 @@ fn input_that_nobody_reads_holds_nothing_up() {
 }
 
 #[test]
+fn clients_that_are_gone_hold_no_place_while_input_is_stuck() {
+    let (case, first) = Case::new().stdin().more(&["interactive=1"]).fifo("go").attached();
+    let mut running = case.start("echo ready; read line <go; echo on; exit 3");
+    receive_until(&first, "ready\n");
+    for _ in 0..100 {
+        first.send_stdin(&[b'x'; 16 << 10]).ok();
+    }
+    let mut clients: Vec<_> = (0..7).map(|_| running.attach()).collect();
+    clients.push(first);
+    for _ in 0..3 {
+        drop(clients);
+        clients = (0..8).map(|_| running.attach()).collect();
+    }
+    // Those that are alive keep theirs.
+    assert_eq!(running.attach().receive().unwrap(), Event::Closed);
+    running.go();
+    for client in &clients {
+        let (out, _, exit) = receive_all(client);
+        assert_eq!((String::from_utf8(out).unwrap().as_str(), exit), ("on\n", Some((3 << 8, false))));
+    }
+    assert_code(running.wait(), 3);
+}
+
+#[test]
+fn what_a_client_sent_before_it_left_is_not_lost_to_the_next() {
+    let case = Case::new().stdin().more(&["interactive=1"]);
+    let mut running = case.start("cat");
+    // Nobody looks at them until all have come and gone, and a ninth has come.
+    kill_process(running.pid(), Signal::STOP).unwrap();
+    for number in 0..8 {
+        running.attach().send_stdin(format!("{number}\n").as_bytes()).unwrap();
+    }
+    let ninth = running.attach();
+    kill_process(running.pid(), Signal::CONT).unwrap();
+    let mut seen: Vec<_> = Vec::new();
+    eventually("all is there", || {
+        seen = running.text(Stream::Stdout).lines().map(str::to_owned).collect();
+        (seen.len() == 8).then_some(())
+    });
+    seen.sort();
+    assert_eq!(seen, (0..8).map(|number| number.to_string()).collect::<Vec<_>>());
+    ninth.send_eof().unwrap();
+    assert_eq!(receive_all(&ninth).2, Some((0, false)));
+    assert_code(running.wait(), 0);
+}
+
+#[test]
 fn input_ends_with_the_last_client_unless_it_is_to_stay() {
     let (case, client) = Case::new().stdin().attached();
     let mut running = case.start("cat; exit 8");
@@ -244,14 +291,40 @@ fn input_ends_with_the_last_client_unless_it_is_to_stay() {
     assert_eq!(running.text(Stream::Stdout), "one\ntwo\n");
 }
 
-#[test]
-fn a_terminal_has_a_size_input_and_an_end() {
+fn terminal() -> (OwnedFd, String) {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
     grantpt(&master).unwrap();
     unlockpt(&master).unwrap();
     let name = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
+    (master, name)
+}
+
+#[test]
+fn a_terminal_outlives_its_clients() {
     let (mut case, client) = Case::new().attached();
-    case.terminal = Some((master, name));
+    case.terminal = Some(terminal());
+    let mut running = case.start("stty -echo; echo ready; while read line; do echo \"got $line\"; done; exit 9");
+    receive_until(&client, "ready\r\n");
+    drop(client);
+    // What the terminal's reader is to see of that stands before what the next client types.
+    eventually("the last client is seen to be gone", || {
+        let sockets = fs::read_dir(format!("/proc/{}/fd", running.monitor.id())).unwrap();
+        let names = sockets.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+        (names.filter(|name| name.to_string_lossy().starts_with("socket:")).count() <= 1).then_some(())
+    });
+    let next = running.attach();
+    next.send_stdin(b"hello\n").unwrap();
+    receive_until(&next, "got hello\r\n");
+    // One who says so ends it.
+    next.send_eof().unwrap();
+    assert_eq!(receive_all(&next).2, Some((9 << 8, false)));
+    assert_code(running.wait(), 9);
+}
+
+#[test]
+fn a_terminal_has_a_size_input_and_an_end() {
+    let (mut case, client) = Case::new().attached();
+    case.terminal = Some(terminal());
     client.resize(33, 132).unwrap();
     let command = "stty -echo; echo ready; read line; stty size; echo \"got $line\" >&2; \
                    while read line; do :; done; echo bye; exit 7";

@@ -224,3 +224,37 @@ host_test! {
         assert_eq!(host.networks.published_ids().unwrap(), Vec::<ContainerId>::new());
     }
 }
+
+host_test! {
+    fn a_port_leads_to_one_container_whoever_was_killed(host) {
+        let (one, two) = (host.container("bridge", "one"), host.container("bridge", "two"));
+        Place::In(&one.namespace).serve(80, "one");
+        Place::In(&two.namespace).serve(80, "two");
+        let outside = Place::In(&host.outside);
+        let called = || outside.call(at(HOST4, 8080)).unwrap();
+        let ports = |text: &str| PortMapping::parse_all(text).unwrap();
+        let publish = |text: &str| host.networks.publish(&two.id, &two.lease, &ports(text));
+        one.write_state();
+        // Its monitor is killed: nobody has the port, and it leads to the container all the same.
+        drop(one.publish(&["203.0.113.1:8080:80"]));
+        for text in ["8080:80", "203.0.113.1:8080:80", "0.0.0.0:8080:80"] {
+            let _held = host.networks.reserve(&ports(text)).unwrap();
+            let refused = publish(text).unwrap_err();
+            let said = format!("container {} has published host port 8080", one.id.short());
+            assert!(matches!(&refused, NetworkError::Port { reason, .. } if *reason == said), "{text}: {refused}");
+            assert_eq!(host.networks.published_ids().unwrap(), std::slice::from_ref(&one.id), "{text}");
+        }
+        assert_eq!(called(), format!("one {OUTSIDE4}"));
+        // What does not meet it is nobody's business.
+        for text in ["8080:80/udp", "127.0.0.1:8080:80", "[::]:8080:80", "8081:80"] {
+            publish(text).unwrap();
+        }
+        host.networks.unpublish(&two.id).unwrap();
+        // It dies, too, and nobody clears away after it: not even on the address that was its own is it in the way.
+        let id = one.id.clone();
+        drop(one);
+        publish("8080:80").unwrap();
+        assert_eq!(called(), format!("two {OUTSIDE4}"));
+        assert!(!host.networks.published_ids().unwrap().contains(&id));
+    }
+}

@@ -3,6 +3,8 @@
 use crate::{
     layout::Layout,
     network::{Lease, Networks},
+    runtime::identity,
+    state::{State, Users},
 };
 use model::{ContainerId, NetworkName, PortMapping};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -142,6 +144,23 @@ impl Container<'_> {
     /// Both addresses with this port.
     pub fn at(&self, port: u16) -> [SocketAddr; 2] {
         [SocketAddr::new(self.lease.ipv4.into(), port), SocketAddr::new(self.lease.ipv6.into(), port)]
+    }
+    /// As its shim does when it has started.
+    pub fn write_state(&self) {
+        let pid = i32::try_from(self.namespace.child.id()).unwrap();
+        let state = State {
+            pid,
+            start_time: identity::start_time(pid).unwrap(),
+            cgroup: self.host.layout.cgroup(&self.id),
+            started_at: jiff::Timestamp::now(),
+            users: Users::Host { reason: "a test".to_owned() },
+            address: None,
+            unstarted: None,
+            warnings: Vec::new(),
+        };
+        let folder = self.host.layout.running(&self.id);
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("state.json"), serde_json::to_vec(&state).unwrap()).unwrap();
     }
     /// Publishes ports; they stay reserved while the result lives.
     pub fn publish(&self, ports: &[&str]) -> Vec<OwnedFd> {

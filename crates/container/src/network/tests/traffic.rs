@@ -135,6 +135,146 @@ host_test! {
 }
 
 host_test! {
+    fn the_hosts_loopback_is_routed_only_where_a_port_is_published_on_it(host) {
+        let (web, evil, other) =
+            (host.container("shop", "web"), host.container("shop", "evil"), host.container("bank", "other"));
+        let routed = |bridge: &str| {
+            fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{bridge}/route_localnet")).unwrap().trim_end() == "1"
+        };
+        let (shop, bank) = (web.lease.bridge.as_str(), other.lease.bridge.as_str());
+        Place::Host.serve_at("127.0.0.1:81", "host");
+        send_loopback_to_host(&evil.namespace, "eth0", &evil.lease.gateway4.to_string());
+        let _held = web.publish(&["203.0.113.1:8081:80", "[::]:8082:80", "[2001:db8:1::1]:8083:80"]);
+        assert!(!routed(shop));
+        // With all rules gone, it is closed all the same.
+        command("nft flush ruleset");
+        Place::In(&evil.namespace).cannot_call(at("127.0.0.1", 81));
+
+        for port in ["8080:80", "127.0.0.1:8080:80", "127.1.2.3:8080:80/udp", "0.0.0.0:8080:80"] {
+            let held = evil.publish(&[port]);
+            assert!(routed(shop) && !routed(bank), "{port}");
+            host.networks.unpublish(&evil.id).unwrap();
+            assert!(!routed(shop), "{port}");
+            drop(held);
+        }
+        let _held = other.publish(&["8080:80"]);
+        let live = [web.id.clone(), evil.id.clone(), other.id.clone()];
+        fs::write(format!("/proc/sys/net/ipv4/conf/{bank}/route_localnet"), "0").unwrap();
+        host.networks.reconcile(&live).unwrap();
+        assert!(routed(bank));
+        command(&format!("ip link delete {bank}"));
+        host.networks.reconcile(&live).unwrap();
+        assert!(routed(bank) && !routed(shop));
+    }
+}
+
+/// What a socket received.
+fn next(socket: &UdpSocket) -> String {
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut bytes = [0; 64];
+    let (length, from) = socket.recv_from(&mut bytes).unwrap();
+    format!("{} {}", String::from_utf8_lossy(&bytes[..length]), from.ip().to_canonical())
+}
+
+/// Sends a packet from a namespace under this address, which need not be one that it was given.
+fn send(namespace: &super::host::Namespace, from: SocketAddr, to: SocketAddr, text: &str) {
+    namespace.run(|| UdpSocket::bind(from).unwrap().send_to(text.as_bytes(), to).unwrap());
+}
+
+/// Lets a namespace send under these addresses, and the host not look at where they come from.
+fn forge(namespace: &super::host::Namespace, addresses: &[&str], bridges: &[&str]) {
+    namespace.run(|| fs::write("/proc/sys/net/ipv6/ip_nonlocal_bind", "1").unwrap());
+    for address in addresses {
+        namespace.command(&format!("ip address add {address}/32 dev lo"));
+    }
+    for interface in ["all", "wan"].iter().chain(bridges) {
+        fs::write(format!("/proc/sys/net/ipv4/conf/{interface}/rp_filter"), "0").unwrap();
+    }
+}
+
+host_test! {
+    fn a_container_can_not_call_under_a_forged_address(host) {
+        let (evil, other) = (host.container("shop", "evil"), host.container("bank", "other"));
+        let other4 = other.lease.ipv4.to_string();
+        forge(&evil.namespace, &["198.51.100.7", &other4], &[&evil.lease.bridge]);
+        let server = UdpSocket::bind("[::]:82").unwrap();
+        let (host4, host6) = (at(HOST4, 82), at(HOST6, 82));
+        let forged = [
+            (at("198.51.100.7", 0), host4),
+            (at(&other4, 0), host4),
+            (at("2001:db8:9::7", 0), host6),
+            (at(other.lease.ipv6, 0), host6),
+            // As the host itself, which IPv4 refuses by itself.
+            (at(evil.lease.gateway6, 0), host6),
+        ];
+        for (from, to) in forged {
+            let own = if to.is_ipv4() { evil.at(0)[0] } else { evil.at(0)[1] };
+            send(&evil.namespace, from, to, "forged");
+            send(&evil.namespace, own, to, "honest");
+            assert_eq!(next(&server), answer("honest", own.ip()), "{from}");
+        }
+        // Neighbours speak like this, and to the gateway too.
+        let own = evil.namespace.command("ip -o -6 address show dev eth0 scope link");
+        let mut words = own.split_whitespace();
+        let index: u32 = words.next().unwrap().trim_end_matches(':').parse().unwrap();
+        let own = words.nth(2).unwrap().trim_end_matches("/64").parse().unwrap();
+        let link = |address, port| SocketAddr::V6(std::net::SocketAddrV6::new(address, port, 0, index));
+        send(&evil.namespace, link(own, 0), link("fe80::1".parse().unwrap(), 82), "link");
+        assert_eq!(next(&server), answer("link", own));
+        // It is the guard that keeps them out, and not a mistake of this test.
+        command(&format!("nft flush chain inet {} guard", host.layout.tag()));
+        for (from, to) in forged {
+            send(&evil.namespace, from, to, "forged");
+            assert_eq!(next(&server), answer("forged", from.ip()));
+        }
+    }
+}
+
+host_test! {
+    fn a_container_can_not_answer_for_the_outside(host) {
+        let (evil, victim) = (host.container("shop", "evil"), host.container("bank", "victim"));
+        forge(&evil.namespace, &[OUTSIDE4], &[&evil.lease.bridge]);
+        let flows = [OUTSIDE4, OUTSIDE6].map(|address| {
+            let there = at(address, 700);
+            let server = host.outside.run(|| UdpSocket::bind(there).unwrap());
+            let client = victim.namespace.run(|| {
+                let any = if there.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+                let client = UdpSocket::bind(any).unwrap();
+                client.connect(there).unwrap();
+                client.send(b"?").unwrap();
+                client
+            });
+            let (_, seen) = server.recv_from(&mut [0; 1]).unwrap();
+            send(&evil.namespace, there, seen, "forged");
+            server.send_to(b"honest", seen).unwrap();
+            assert_eq!(next(&client), answer("honest", address));
+            (there, seen, client)
+        });
+        command(&format!("nft flush chain inet {} guard", host.layout.tag()));
+        for (there, seen, client) in flows {
+            send(&evil.namespace, there, seen, "forged");
+            assert_eq!(next(&client), answer("forged", there.ip()), "without the guard");
+        }
+    }
+}
+
+host_test! {
+    fn a_port_whose_holder_must_listen_is_refused_on_ipv6_loopback(host) {
+        let web = host.container("bridge", "web");
+        Place::In(&web.namespace).serve(80, "web");
+        let server = std::net::TcpListener::bind("127.0.0.1:8090").unwrap();
+        let client = std::net::TcpStream::connect("127.0.0.1:8090").unwrap();
+        drop(server.accept().unwrap());
+        drop((client, server));
+        let held = web.publish(&["8090:80"]);
+        assert!(rustix::net::sockopt::socket_acceptconn(&held[0]).unwrap(), "what it closed is in TIME_WAIT");
+        assert_eq!(Place::Host.call(at("::1", 8090)).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+        assert_eq!(Place::Host.call(at("127.0.0.1", 8090)).unwrap(), answer("web", web.lease.gateway4));
+        assert_eq!(Place::In(&host.outside).call(at(HOST6, 8090)).unwrap(), answer("web", OUTSIDE6));
+    }
+}
+
+host_test! {
     fn networks_are_closed_to_each_other_and_to_the_outside(host) {
         let (one, two) = (host.container("shop", "one"), host.container("bank", "two"));
         assert_ne!(one.lease.bridge, two.lease.bridge);

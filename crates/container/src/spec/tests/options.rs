@@ -268,7 +268,7 @@ fn mounts_that_can_not_be() {
 fn namespaces_of_the_host() {
     let host = built(|options| {
         options.network = Some(NetworkMode::Host);
-        options.publish = PortMapping::parse_all("80").unwrap();
+        options.publish = PortMapping::parse_all("80:80").unwrap();
     });
     assert!(!has(&host, LinuxNamespaceType::Network) && has(&host, LinuxNamespaceType::Pid));
     assert_eq!(host.record.spec.hostname().as_deref(), Some("host"));
@@ -336,7 +336,7 @@ fn ports_and_addresses() {
     ] {
         assert!(errors(|options| options.publish = publish(&texts)).contains("published already"), "{texts:?}");
     }
-    let none = errors(|options| (options.network, options.publish) = (Some(NetworkMode::None), publish(&["80"])));
+    let none = errors(|options| (options.network, options.publish) = (Some(NetworkMode::None), publish(&["80:80"])));
     assert!(none.contains("--publish"), "{none}");
     let ip = errors(|options| (options.network, options.ip) = (Some(NetworkMode::None), Some([10, 0, 0, 2].into())));
     assert!(ip.contains("--ip"), "{ip}");
