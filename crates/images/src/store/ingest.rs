@@ -144,7 +144,7 @@ impl Store {
         }
         data.set_modified(SystemTime::now()).map_err(at("touch", &path))?;
         data.seek(SeekFrom::Start(written)).map_err(at("go on with", &path))?;
-        Ok(Some(Ingest { store: self.clone(), id, folder, data, written, begun, hasher, _lock: lock }))
+        Ok(Some(Ingest { store: self.clone(), id, folder, data, written, begun, ask_at: written, hasher, _lock: lock }))
     }
 
     /// How many bytes an ingest has, whoever works on it. `None`: there is no such ingest.
