@@ -61,7 +61,21 @@ const MODULES: [&str; 24] = [
 ];
 
 /// Host programs every guest gets, with their libraries. The small versions of busybox serve for everything else.
-const PROGRAMS: [&str; 10] = ["nft", "ip", "runc", "mount", "umount", "unshare", "nsenter", "setpriv", "tar", "sh"];
+const PROGRAMS: [&str; 13] = [
+    "nft",
+    "ip",
+    "runc",
+    "mount",
+    "umount",
+    "unshare",
+    "nsenter",
+    "setpriv",
+    "tar",
+    "sh",
+    "openssl",
+    "skopeo",
+    "docker-registry",
+];
 
 /// A guest being put together.
 pub struct Builder<'a> {
